@@ -1,0 +1,1 @@
+"""The runner: which cells to run, under which protocol, where, and how they are timed."""

@@ -1,0 +1,162 @@
+"""The contract between the runner and every anomaly detector."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from methods.weights import WeightIdentity
+
+
+class ImageSet:
+    """Images of one size, and nothing else: no labels, masks or paths can be reached from it.
+
+    Args:
+        pixels: uint8 tensor of shape (N, 3, H, W), values 0-255, RGB.
+        indices: The images of ``pixels`` that belong to this set, in order; all when ``None``.
+    """
+
+    def __init__(self, pixels: Tensor, indices: Sequence[int] | None = None) -> None:
+        if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[1] != 3:
+            raise ValueError(f"images are uint8 (N, 3, H, W), got {pixels.dtype} {tuple(pixels.shape)}")
+        self._pixels = pixels
+        self._indices = torch.arange(len(pixels)) if indices is None else torch.as_tensor(indices)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return int(self._pixels.shape[2]), int(self._pixels.shape[3])
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> Tensor:
+        """One image, uint8 (3, H, W), for an integer; else a batch, uint8 (B, 3, H, W)."""
+        if isinstance(index, Sequence):
+            index = torch.as_tensor(index)
+        return self._pixels[self._indices[index]]
+
+    def batches(self, size: int) -> Iterator[Tensor]:
+        """Yield all images in order as uint8 tensors (B, 3, H, W) with B <= ``size``."""
+        for start in range(0, len(self), size):
+            yield self[start : start + size]
+
+
+class ImageSource(Protocol):
+    """A folder of everyday photographs that stands in for, or is, the pretraining data set."""
+
+    @property
+    def identity(self) -> str:
+        """What the result row calls it: a name, the number of images and a fingerprint."""
+
+    def images(
+        self,
+        size: tuple[int, int],
+        *,
+        center_crop: tuple[int, int] | None = None,
+        limit: int | None = None,
+        seed: int = 0,
+    ) -> ImageSet:
+        """Decode the photographs, resized bilinearly to ``size`` and cropped to ``center_crop``.
+
+        Args:
+            size: Height and width that the whole photograph is resized to.
+            center_crop: Height and width kept of the centre afterwards; everything when ``None``.
+            limit: At most so many photographs, a random choice drawn from ``seed``, in random order.
+            seed: Of that choice. The same arguments give the same images in the same order.
+        """
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One step of a running fit, for display: ``done`` of ``total`` units of ``stage``."""
+
+    stage: str
+    done: int
+    total: int
+    loss: float | None = None
+
+
+def _no_progress(_: Progress) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class FitContext:
+    """Everything besides the images that a fit may depend on.
+
+    Attributes:
+        seed: Seeds every random choice of the fit.
+        device: Where the networks run.
+        train_scale: Multiplies the training length; 1 is the method's own.
+        weights_dir: Where downloaded weights are kept.
+        photographs: Images for the pretraining penalty or for distillation; ``None`` when there are none.
+        progress: Called often; must be cheap.
+    """
+
+    seed: int
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    train_scale: float = 1.0
+    weights_dir: Path = field(default_factory=lambda: Path.home() / ".cache" / "anomaly-bench" / "weights")
+    photographs: ImageSource | None = None
+    progress: Callable[[Progress], None] = _no_progress
+
+    def training_steps(self, training_length: int) -> int:
+        """``training_length`` optimiser steps, scaled by ``train_scale``; at least one."""
+        return max(1, round(training_length * self.train_scale))
+
+
+class Detector(ABC):
+    """One anomaly detection method, fitted on normal images only.
+
+    A subclass names itself in ``title`` and ``source``, declares its options in a frozen dataclass ``Config``
+    whose defaults are the paper's, and says in :meth:`weights` and :meth:`deviations` what a result row must show.
+    """
+
+    title: ClassVar[str]
+    """As tables print it, for example ``EfficientAD-S``."""
+    source: ClassVar[str]
+    """The paper: authors, venue, year."""
+    Config: ClassVar[type[Any]]
+    """Frozen dataclass of the method's options."""
+    presets: ClassVar[Mapping[str, Mapping[str, object]]] = {}
+    """Named sets of option values; ``embedded`` needs no download."""
+
+    input_size: tuple[int, int]
+    """Height and width it wants its images in."""
+
+    @classmethod
+    @abstractmethod
+    def weights(cls, config: Any, weights_dir: Path) -> list[WeightIdentity]:
+        """Identify the pretrained weights that ``config`` uses, without loading the networks.
+
+        Raises:
+            WeightsError: A weights file is missing; the message says how to get it.
+        """
+
+    @classmethod
+    @abstractmethod
+    def deviations(cls, config: Any, context: FitContext) -> list[str]:
+        """What distinguishes this row from the paper's configuration, one short phrase each; empty if nothing."""
+
+    @abstractmethod
+    def __init__(self, config: Any) -> None: ...
+
+    @abstractmethod
+    def fit(self, train: ImageSet, validation: ImageSet, context: FitContext) -> None:
+        """Fit on normal images of size ``input_size``; ``validation`` are held-out normal images."""
+
+    @abstractmethod
+    def anomaly_map(self, images: Tensor) -> Tensor:
+        """Map uint8 images (B, 3, H, W) to float32 anomaly scores (B, h, w); higher is more anomalous.
+
+        The map covers the whole image: what a method adds by padding it removes itself.
+        """
+
+    def image_score(self, maps: Tensor) -> Tensor:
+        """Reduce anomaly maps (B, h, w) to image scores (B,): the maximum, unless the paper says otherwise."""
+        return maps.flatten(1).amax(1)

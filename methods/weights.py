@@ -1,0 +1,108 @@
+"""Pretrained weights: where they come from, whether they are the right ones, and what a result row says of them."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from methods.errors import WeightsError
+
+
+@dataclass(frozen=True)
+class WeightIdentity:
+    """What a result row says about pretrained weights.
+
+    Attributes:
+        name: The network, for example ``wide_resnet101_2``.
+        source: ``download``, ``file``, ``embedded`` or ``random``.
+        tag: Which training of it, for example ``torchvision IMAGENET1K_V1``.
+        sha256: Of the weights file, 64 hexadecimal digits; ``None`` for random weights.
+    """
+
+    name: str
+    source: str
+    tag: str
+    sha256: str | None
+
+
+@dataclass(frozen=True)
+class Download:
+    """A file on a public server.
+
+    ``sha256`` may be a prefix, as torchvision's file names carry one: the file must hash to something that begins
+    with it.
+    """
+
+    url: str
+    sha256: str
+
+    @property
+    def file_name(self) -> str:
+        """Last part of the URL."""
+        return self.url.rsplit("/", 1)[-1]
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file as 64 hexadecimal digits; computed once per path, size and modification time."""
+    status = path.stat()
+    return _sha256(path, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _sha256(path: Path, _size: int, _modified: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fetch(download: Download, directory: Path) -> Path:
+    """Return the downloaded file, fetching it on first use; safe with several processes.
+
+    Args:
+        download: What to fetch and the digest it must have.
+        directory: Where it is kept.
+
+    Returns:
+        Path of the verified file.
+
+    Raises:
+        WeightsError: The server cannot be reached or the file is not the expected one.
+    """
+    from filelock import FileLock
+
+    target = directory / download.file_name
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{target}.lock"):
+            if not target.exists():
+                _download(download, target)
+    except OSError as error:
+        raise WeightsError(
+            f"cannot get {download.file_name}: {error}\n"
+            f"  Fetch {download.url} (SHA-256 {download.sha256}) on a machine with network access and put it at\n"
+            f"  {target}, or run with --preset embedded, which needs no download."
+        ) from error
+    if not sha256_of(target).startswith(download.sha256):
+        raise WeightsError(
+            f"{target} is not the file it should be: SHA-256 is {sha256_of(target)}, expected "
+            f"{download.sha256}\n  Delete it and run the same command again."
+        )
+    return target
+
+
+def _download(download: Download, target: Path) -> None:
+    import pooch
+    from requests import RequestException
+
+    partial = target.with_suffix(f"{target.suffix}.part")
+    try:
+        pooch.HTTPDownloader(timeout=30)(download.url, str(partial), None)
+    except RequestException as error:
+        partial.unlink(missing_ok=True)
+        raise OSError(f"download failed ({type(error).__name__})") from error
+    digest = sha256_of(partial)
+    if not digest.startswith(download.sha256):
+        partial.unlink()
+        raise WeightsError(
+            f"{download.url} sent a file with SHA-256 {digest}, expected {download.sha256}; nothing was kept"
+        )
+    partial.replace(target)

@@ -1,0 +1,1 @@
+"""The record schema, its versions and the store."""

@@ -1,0 +1,156 @@
+"""The record of one cell: everything a table, a plot or a reviewer needs, and nothing that can be recomputed."""
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA_VERSION: Literal[1] = 1
+
+Scalar = bool | int | float | str | None
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Weights(_Strict):
+    """Identity of one pretrained weights file."""
+
+    name: str
+    source: Literal["download", "file", "embedded", "random"]
+    tag: str
+    sha256: str | None
+
+
+class ImageResult(_Strict):
+    """One test image: ``name`` is unique within the scenario (``test/<defect>/<stem>``)."""
+
+    name: str
+    defect: str
+    anomalous: bool
+    score: float
+
+
+class Data(_Strict):
+    """The images of a cell.
+
+    Attributes:
+        fingerprint: SHA-256 over the names and contents of all files of the scenario.
+        train: Normal images fitted on, the validation images excluded.
+        validation: Held-out normal images.
+        test_normal: Normal test images.
+        test_anomalous: Anomalous test images.
+        note: What every table must say of them, such as an incomplete scenario; ``None`` if nothing.
+    """
+
+    fingerprint: str
+    train: int
+    validation: int
+    test_normal: int
+    test_anomalous: int
+    note: str | None = None
+
+
+class Collection(_Strict):
+    """The collection that a scenario belongs to.
+
+    Attributes:
+        name: Short name, for example ``mvtec_ad``.
+        title: As tables print it, for example ``MVTec AD``.
+        scenarios: How many scenarios a complete copy has; ``None`` where nobody defines that.
+        note: What every table, plot and page must say of the collection; ``None`` if nothing.
+    """
+
+    name: str
+    title: str
+    scenarios: int | None = None
+    note: str | None = None
+
+
+class Timings(_Strict):
+    """Wall-clock seconds per stage of one cell, for planning; never a latency claim."""
+
+    decode: float
+    fit: float
+    maps: float
+    metrics: float
+
+
+class Environment(_Strict):
+    """Where a cell ran."""
+
+    platform: str
+    python: str
+    cpu: str
+    threads: int
+    device: str
+    gpu: str | None = None
+    driver: str | None = None
+    packages: dict[str, str]
+    git_commit: str | None = None
+    git_dirty: bool | None = None
+
+
+class Failure(_Strict):
+    """Why a cell has no metrics.
+
+    Attributes:
+        kind: ``error`` the method or the data raised, ``killed`` the worker died by a signal, ``memory`` it ran out of
+            memory, ``bug`` an exception that is nobody's fault but ours.
+        reason: One line.
+        log_tail: The last lines the worker printed or the traceback.
+    """
+
+    kind: Literal["error", "killed", "memory", "bug"]
+    reason: str
+    log_tail: str = ""
+
+
+class Record(_Strict):
+    """The outcome of one cell: method, scenario, seed.
+
+    Attributes:
+        key: SHA-256 over everything that determines the result.
+        config: The method's options, all of them.
+        preset: The named option set the user chose, if any.
+        deviations: What distinguishes the row from the paper's configuration, one phrase each.
+        protocol: The protocol's rules.
+        protocol_hash: Their SHA-256.
+        train_scale: Factor on the training length; 1 is the method's own.
+        training_steps: Optimiser steps done; ``None`` for a method that does not train.
+        losses: Training loss, thinned to at most 200 points, (step, loss).
+        metrics: By the names of the vocabulary (``au_pro@0.3``); saturated halves are prefixed ``structural/`` and
+            ``logical/``. ``None`` is undefined and has its reason in ``undefined``.
+        undefined: Metric name to the reason why it has no value.
+        images: Per-image scores; empty for a failed cell.
+        command: The command line that made it.
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    key: str
+    status: Literal["ok", "failed"]
+    method: str
+    title: str
+    source: str
+    collection: Collection
+    scenario: str
+    seed: int
+    config: dict[str, Scalar | list[Scalar]]
+    preset: str | None = None
+    deviations: list[str] = Field(default_factory=list)
+    weights: list[Weights] = Field(default_factory=list)
+    protocol: dict[str, Scalar | list[Scalar]]
+    protocol_hash: str
+    train_scale: float = 1.0
+    training_steps: int | None = None
+    losses: list[tuple[int, float]] = Field(default_factory=list)
+    data: Data | None = None
+    metrics: dict[str, float | None] = Field(default_factory=dict)
+    undefined: dict[str, str] = Field(default_factory=dict)
+    images: list[ImageResult] = Field(default_factory=list)
+    timings: Timings | None = None
+    failure: Failure | None = None
+    environment: Environment
+    command: str
+    created: datetime
