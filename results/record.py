@@ -1,9 +1,9 @@
 """The record of one cell: everything a table, a plot or a reviewer needs, and nothing that can be recomputed."""
 
 from datetime import datetime
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 SCHEMA_VERSION: Literal[1] = 1
 
@@ -111,7 +111,12 @@ class Record(_Strict):
     """The outcome of one cell: method, scenario, seed.
 
     Attributes:
-        key: SHA-256 over everything that determines the result.
+        key: SHA-256 over everything that determines the result, hexadecimal.
+        status: ``failed`` if and only if ``failure`` says why.
+        method: Name in the registry.
+        title: The method as tables print it.
+        source: The method's paper: authors, venue, year.
+        scenario: Name within the collection.
         config: The method's options, all of them.
         preset: The named option set the user chose, if any.
         deviations: What distinguishes the row from the paper's configuration, one phrase each.
@@ -154,3 +159,12 @@ class Record(_Strict):
     environment: Environment
     command: str
     created: datetime
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        if (self.status == "failed") != (self.failure is not None):
+            raise ValueError("a record has a failure if and only if its status is 'failed'")
+        silent = [name for name, value in self.metrics.items() if value is None and name not in self.undefined]
+        if silent:
+            raise ValueError(f"metrics without value need a reason in 'undefined': {', '.join(silent)}")
+        return self

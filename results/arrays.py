@@ -1,0 +1,170 @@
+"""The arrays that a cell may keep beside its record: anomaly maps and a few examples to look at."""
+
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from results.atomic import write_atomically
+from results.errors import ResultError
+from results.record import ImageResult
+
+MAPS_FILE = "maps.npz"
+EXAMPLES_FILE = "examples.npz"
+THUMBNAIL_SIDE = 256
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """One test image for the figure, at thumbnail size: at most 256 pixels on the longer side.
+
+    Attributes:
+        name: The image's name in the record.
+        image: uint8 (h, w, 3), RGB.
+        mask: bool (h, w), defect pixels.
+        map: float32 (h, w), the anomaly map, higher is more anomalous.
+    """
+
+    name: str
+    image: npt.NDArray[np.uint8]
+    mask: npt.NDArray[np.bool_]
+    map: npt.NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        size = self.image.shape[:2]
+        if self.image.dtype != np.uint8 or self.image.shape != (*size, 3):
+            raise ValueError(f"an example's image is uint8 (h, w, 3), got {self.image.dtype} {self.image.shape}")
+        if self.mask.dtype != np.bool_ or self.mask.shape != size:
+            raise ValueError(f"an example's mask is bool {size}, got {self.mask.dtype} {self.mask.shape}")
+        if self.map.dtype != np.float32 or self.map.shape != size:
+            raise ValueError(f"an example's map is float32 {size}, got {self.map.dtype} {self.map.shape}")
+        if max(size) > THUMBNAIL_SIDE:
+            raise ValueError(f"an example has at most {THUMBNAIL_SIDE} pixels on its longer side, got {size}")
+
+
+def make_example(
+    name: str, image: npt.NDArray[np.uint8], mask: npt.NDArray[np.bool_], anomaly_map: npt.NDArray[np.floating[Any]]
+) -> Example:
+    """Shrink one test image, its ground truth and its anomaly map to thumbnail size.
+
+    Args:
+        name: The image's name in the record.
+        image: uint8 (H, W, 3).
+        mask: bool (H, W). A thumbnail pixel is defect if any of it is, so that thin scratches stay visible.
+        anomaly_map: Float, of any resolution.
+    """
+    height, width = image.shape[:2]
+    scale = min(1.0, THUMBNAIL_SIDE / max(height, width))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    shrunk_image = Image.fromarray(image).resize(size, Image.Resampling.BOX)
+    shrunk_mask = Image.fromarray(mask.astype(np.float32)).resize(size, Image.Resampling.BOX)
+    shrunk_map = Image.fromarray(anomaly_map.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)
+    return Example(name, np.asarray(shrunk_image), np.asarray(shrunk_mask) > 0, np.asarray(shrunk_map))
+
+
+def choose_examples(images: Sequence[ImageResult], normal: int = 2, anomalous: int = 4) -> list[str]:
+    """Choose the test images to show: by name, never by score.
+
+    The normal images are the first by name; the anomalous ones are the first of each defect type, then the second of
+    each, until there are enough.
+
+    Returns:
+        Names, the normal ones first, in the order in which the figure shows them.
+    """
+    by_defect: dict[str, list[str]] = {}
+    for image in sorted(images, key=lambda image: image.name):
+        if image.anomalous:
+            by_defect.setdefault(image.defect, []).append(image.name)
+    turns = sorted((turn, defect, name) for defect, names in by_defect.items() for turn, name in enumerate(names))
+    chosen = sorted((defect, name) for _, defect, name in turns[:anomalous])
+    return sorted(image.name for image in images if not image.anomalous)[:normal] + [name for _, name in chosen]
+
+
+def write_examples(directory: Path, examples: Sequence[Example]) -> Path:
+    """Write the examples of the cell whose folder is ``directory``.
+
+    Raises:
+        ResultError: The operating system refused.
+    """
+    arrays: dict[str, npt.NDArray[Any]] = {"names": np.array([example.name for example in examples], dtype=np.str_)}
+    for index, example in enumerate(examples):
+        arrays[f"image_{index}"] = example.image
+        arrays[f"mask_{index}"] = example.mask
+        arrays[f"map_{index}"] = example.map
+    path = directory / EXAMPLES_FILE
+    write_atomically(path, lambda file: np.savez_compressed(file, allow_pickle=False, **arrays))
+    return path
+
+
+def read_examples(directory: Path) -> list[Example]:
+    """Read the examples of the cell whose folder is ``directory``; empty if it has none.
+
+    Raises:
+        ResultError: The file is damaged.
+    """
+    arrays = _read(directory / EXAMPLES_FILE)
+    if arrays is None:
+        return []
+    try:
+        return [
+            Example(str(name), arrays[f"image_{index}"], arrays[f"mask_{index}"], arrays[f"map_{index}"])
+            for index, name in enumerate(arrays["names"])
+        ]
+    except (KeyError, ValueError) as error:
+        raise _damaged(directory / EXAMPLES_FILE, error) from error
+
+
+def write_maps(directory: Path, maps: Mapping[str, npt.NDArray[np.floating[Any]]]) -> Path:
+    """Write the network-resolution anomaly maps of the cell whose folder is ``directory``.
+
+    Args:
+        directory: Of the cell.
+        maps: Image name to float16 or float32 (h, w); sizes may differ.
+
+    Raises:
+        ResultError: The operating system refused.
+    """
+    arrays: dict[str, npt.NDArray[Any]] = {"names": np.array(list(maps), dtype=np.str_)}
+    for index, (name, array) in enumerate(maps.items()):
+        if array.ndim != 2 or array.dtype not in (np.float16, np.float32):
+            raise ValueError(f"a map is float16 or float32 (h, w), got {array.dtype} {array.shape} for {name}")
+        arrays[f"map_{index}"] = array
+    path = directory / MAPS_FILE
+    write_atomically(path, lambda file: np.savez(file, allow_pickle=False, **arrays))
+    return path
+
+
+def read_maps(directory: Path) -> dict[str, npt.NDArray[np.floating[Any]]]:
+    """Read the maps of the cell whose folder is ``directory``: image name to float16 or float32 (h, w).
+
+    Raises:
+        ResultError: The cell kept no maps, or the file is damaged.
+    """
+    path = directory / MAPS_FILE
+    arrays = _read(path)
+    if arrays is None:
+        raise ResultError(f"no anomaly maps at {path}; run the cell again with --keep-maps")
+    try:
+        return {str(name): arrays[f"map_{index}"] for index, name in enumerate(arrays["names"])}
+    except KeyError as error:
+        raise _damaged(path, error) from error
+
+
+def _read(path: Path) -> dict[str, npt.NDArray[Any]] | None:
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            return dict(archive)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> ResultError:
+    return ResultError(f"{path} is damaged ({error}); delete its folder and run again to redo the cell")
