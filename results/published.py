@@ -1,0 +1,112 @@
+"""Numbers from papers, as data: for reference beside our rows, never averaged with them.
+
+The accuracies are means over complete collections under the protocol of the EfficientAD paper: no centre crop, last
+training state, maps at the original resolution.
+"""
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.resources import files
+
+from results.errors import ResultError
+
+_FOLDER = files("results") / "published"
+
+
+@dataclass(frozen=True)
+class PublishedAccuracy:
+    """One mean over a complete collection.
+
+    Attributes:
+        method: Name in the registry.
+        title: As tables print it.
+        collection: Short name of the collection.
+        metric: Name in the vocabulary, such as ``au_pro@0.3``.
+        value: Fraction, 0 to 1, published with three digits.
+        source: Paper and table.
+    """
+
+    method: str
+    title: str
+    collection: str
+    metric: str
+    value: float
+    source: str
+
+
+@dataclass(frozen=True)
+class PublishedSpeed:
+    """One method's inference speed.
+
+    Attributes:
+        method: Name in the registry.
+        title: As tables print it.
+        latency_ms: Milliseconds per image at batch size 1.
+        throughput: Images per second at batch size 16.
+        device: Where it was measured.
+        precision: Of the networks.
+        source: Paper and table.
+    """
+
+    method: str
+    title: str
+    latency_ms: float
+    throughput: float
+    device: str
+    precision: str
+    source: str
+
+
+def published_accuracies() -> tuple[PublishedAccuracy, ...]:
+    """All published accuracies, in the order of the file.
+
+    Raises:
+        ResultError: The file is damaged.
+    """
+    return tuple(
+        PublishedAccuracy(
+            row["method"],
+            row["title"],
+            row["collection"],
+            row["metric"],
+            _number(row["percent"], 0, 100) / 100,
+            row["source"],
+        )
+        for row in _rows("efficientad_accuracy.csv")
+    )
+
+
+def published_speeds() -> tuple[PublishedSpeed, ...]:
+    """All published speeds, in the order of the file.
+
+    Raises:
+        ResultError: The file is damaged.
+    """
+    return tuple(
+        PublishedSpeed(
+            row["method"],
+            row["title"],
+            _number(row["latency_ms"], 0, 1e6),
+            _number(row["throughput_images_per_s"], 0, 1e9),
+            row["device"],
+            row["precision"],
+            row["source"],
+        )
+        for row in _rows("efficientad_speed.csv")
+    )
+
+
+def _rows(name: str) -> Iterator[dict[str, str]]:
+    text = (_FOLDER / name).read_text(encoding="utf-8")
+    yield from csv.DictReader(text.splitlines(), strict=True)
+
+
+def _number(text: str, low: float, high: float) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not low <= value <= high:
+        raise ResultError(f"a published number in {_FOLDER} is {text!r}; allowed: {low} to {high}")
+    return value
