@@ -110,6 +110,19 @@ class FitContext:
         return max(1, round(training_length * self.train_scale))
 
 
+@dataclass(frozen=True)
+class Prediction:
+    """What a detector says about a batch of images.
+
+    Attributes:
+        maps: float32 (B, h, w), higher is more anomalous.
+        scores: float32 (B,), likewise.
+    """
+
+    maps: Tensor
+    scores: Tensor
+
+
 class Detector(ABC):
     """One anomaly detection method, fitted on normal images only.
 
@@ -128,6 +141,10 @@ class Detector(ABC):
 
     input_size: tuple[int, int]
     """Height and width it wants its images in."""
+    training_steps: int | None = None
+    """Optimiser steps of the fit; ``None`` before it and for a method that does not train."""
+    losses: Sequence[tuple[int, float]] = ()
+    """Training loss of the fit, (step, loss)."""
 
     @classmethod
     @abstractmethod
@@ -160,3 +177,11 @@ class Detector(ABC):
     def image_score(self, maps: Tensor) -> Tensor:
         """Reduce anomaly maps (B, h, w) to image scores (B,): the maximum, unless the paper says otherwise."""
         return maps.flatten(1).amax(1)
+
+    def predict(self, images: Tensor) -> Prediction:
+        """Anomaly maps and image scores of uint8 images (B, 3, H, W).
+
+        The one call of the runner. A method whose image score is not a function of its anomaly map overrides it.
+        """
+        maps = self.anomaly_map(images)
+        return Prediction(maps, self.image_score(maps))
