@@ -1,0 +1,124 @@
+"""A cache of decoded images on disk, and the digests that address it."""
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from bench.errors import DataError
+
+_log = logging.getLogger(__name__)
+
+_SETTLED_NS = 2_000_000_000
+"""A file changed less than this ago could change again within its time stamp's resolution."""
+
+
+def default_cache_directory() -> Path:
+    """``$BENCH_CACHE``, else ``~/.cache/anomaly-bench``."""
+    return Path(os.environ.get("BENCH_CACHE") or Path.home() / ".cache" / "anomaly-bench")
+
+
+@dataclass(frozen=True)
+class Cache:
+    """What costs time to compute and can always be computed again; may be deleted whenever no run is going.
+
+    Everything in it is addressed by what it was made from and becomes visible by an atomic rename, so several
+    processes may share it. A cache that cannot be written costs time, never a run: callers then work without it.
+
+    Attributes:
+        directory: Where it lives; made when first written.
+        enabled: ``False`` reads and writes nothing (``--no-cache``). The demo collection, which has to be files
+            somewhere, is kept in ``directory`` all the same.
+    """
+
+    directory: Path
+    enabled: bool = True
+
+    def digests(self, paths: Sequence[Path]) -> list[str]:
+        """SHA-256 of each file's content, 64 hexadecimal digits, in the order given.
+
+        A file is read again only when its size, modification or change time differ from last time.
+
+        Raises:
+            DataError: A file cannot be read.
+        """
+        folders = {path.parent: _index_of(path.parent) for path in paths}
+        known = {folder: self._read_index(name) for folder, name in folders.items()}
+        with ThreadPoolExecutor(usable_cores()) as pool:
+            digested = list(pool.map(lambda path: _digest(path, known[path.parent].get(path.name)), paths))
+        updated = set()
+        for path, (state, digest) in zip(paths, digested, strict=True):
+            settled = time.time_ns() - max(state[1:]) > _SETTLED_NS
+            if settled and known[path.parent].get(path.name) != [*state, digest]:
+                known[path.parent][path.name] = [*state, digest]
+                updated.add(path.parent)
+        for folder in updated:
+            self._write_index(folders[folder], known[folder])
+        return [digest for _, digest in digested]
+
+    def _read_index(self, name: str) -> dict[str, list[int | str]]:
+        if not self.enabled:
+            return {}
+        try:
+            index = json.loads((self.directory / "digests" / name).read_text())
+        except (OSError, ValueError):
+            return {}
+        return index if isinstance(index, dict) else {}
+
+    def _write_index(self, name: str, index: dict[str, list[int | str]]) -> None:
+        if not self.enabled:
+            return
+        try:
+            with replace_atomically(self.directory / "digests" / name) as file:
+                file.write(json.dumps(index).encode())
+        except OSError as error:
+            _log.warning("cannot remember file digests, they are computed anew each time: %s", error)
+
+
+@contextmanager
+def replace_atomically(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file for writing that takes ``path``'s place when the block ends, and is gone when it raises.
+
+    Raises:
+        OSError: The folder or the file cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def usable_cores() -> int:
+    """CPU cores this process may run on, at most 16: more threads than that wait for the disk."""
+    return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 16)
+
+
+def _index_of(folder: Path) -> str:
+    return hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:32] + ".json"
+
+
+def _digest(path: Path, known: list[int | str] | None) -> tuple[list[int], str]:
+    try:
+        status = path.stat()
+        state = [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+        if known is not None and known[:-1] == state:
+            return state, str(known[-1])
+        with path.open("rb") as file:
+            return state, hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error

@@ -1,0 +1,325 @@
+"""Decoding: images to tensors, once per set and size, and ground truth to masks of the original size.
+
+Pixels are taken as they are stored: an EXIF orientation is ignored, in images and in masks alike, because masks are
+drawn on the stored pixels and carry no orientation of their own. Of 16-bit images the upper 8 bits are kept, an alpha
+channel is dropped, gray becomes RGB with three equal channels.
+"""
+
+import hashlib
+import json
+import logging
+import struct
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import PIL
+import torch
+from filelock import FileLock
+from numpy.typing import NDArray
+from PIL import Image
+
+from bench.datasets.cache import Cache, replace_atomically, usable_cores
+from bench.datasets.scenario import DEFECTS_CONFIG, TestImage, expected_mask
+from bench.errors import DataError
+
+__all__ = [
+    "Cache",
+    "DecodedImages",
+    "RegionWithSaturation",
+    "decode_images",
+    "image_size",
+    "read_defects",
+    "read_mask",
+]
+
+_log = logging.getLogger(__name__)
+
+_CHUNK = 64
+"""Images decoded ahead of the one being written: bounds the memory."""
+
+_Value = TypeVar("_Value")
+_Decoded = Iterator[tuple[NDArray[np.uint8], tuple[int, int]]]
+"""Pixels (3, H, W) and original height and width, image by image."""
+
+
+@dataclass(frozen=True)
+class DecodedImages:
+    """A set of images at one size.
+
+    Attributes:
+        pixels: uint8 tensor (N, 3, H, W), values 0-255, RGB. It may be a private view of a file: writing to it
+            changes nothing but this tensor, and no path can be reached from it.
+        sizes: Height and width in pixels that each image had on disk.
+    """
+
+    pixels: torch.Tensor
+    sizes: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class RegionWithSaturation:
+    """One defect region in LOCO form.
+
+    Attributes:
+        mask: bool array (height, width) of the original image's size.
+        saturation: How many pixels of it a detector must find for full credit, 1 to the region's area.
+    """
+
+    mask: NDArray[np.bool_]
+    saturation: int
+
+
+def decode_images(
+    paths: Sequence[Path], size: tuple[int, int], cache: Cache, *, center_crop: tuple[int, int] | None = None
+) -> DecodedImages:
+    """Decode images and resize each, as a whole, to one size: bilinear and antialiased, aspect ratio not kept.
+
+    The result is kept in the cache under the digest of everything it depends on, so methods, seeds and processes
+    share one decoding. A broken entry is made again. Where the cache cannot be written, the images are decoded into
+    memory and a warning is logged.
+
+    Args:
+        paths: Image files: gray or RGB, 8 or 16 bit; PNG, JPEG, TIFF or BMP.
+        size: Height and width in pixels.
+        cache: Where decoded images are kept.
+        center_crop: Height and width kept of the centre after resizing; everything when ``None``.
+
+    Raises:
+        DataError: There are no images, or one is missing, truncated or of an unknown format; names the file.
+    """
+    if not paths:
+        raise DataError("there are no images to decode")
+    shape = (len(paths), 3, *(center_crop or size))
+    decoded = partial(_decoded, paths, size, center_crop)
+    if not cache.enabled:
+        return _in_memory(decoded(), shape)
+    recipe = [1, PIL.__version__, size, center_crop, cache.digests(paths)]
+    entry = cache.directory / "decoded" / hashlib.sha256(json.dumps(recipe).encode()).hexdigest()
+    found = _load(entry, shape)
+    if found is not None:
+        return found
+    try:
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(entry.with_suffix(".lock")):
+            found = _load(entry, shape)  # another process may have made it meanwhile
+            if found is None:
+                _save(entry, shape, decoded())
+                found = _load(entry, shape)
+        if found is not None:
+            return found
+        _log.warning("the decoded images written to %s cannot be read back; continuing in memory", entry.parent)
+    except OSError as error:
+        _log.warning("cannot write decoded images to %s (%s); continuing in memory", entry.parent, error)
+    return _in_memory(decoded(), shape)
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Height and width in pixels, read from the file's header.
+
+    Raises:
+        DataError: The file is missing or not an image.
+    """
+    return _read(path, lambda image: (image.height, image.width))
+
+
+def read_mask(image: TestImage, size: tuple[int, int]) -> NDArray[np.bool_] | None:
+    """Read the defect pixels of a test image, never resized.
+
+    A pixel is defective from half the range of the file's type on (128 of 255); where no value exceeds 1, from 1 on.
+    In LOCO form every pixel of any region is.
+
+    Args:
+        image: The test image.
+        size: Height and width of the image on disk.
+
+    Returns:
+        bool array of shape ``size``; ``None`` for a normal image. It may be empty on an anomalous one.
+
+    Raises:
+        DataError: The mask of an anomalous image is missing, damaged or of another size.
+    """
+    if not image.anomalous:
+        return None
+    mask = np.zeros(size, dtype=np.bool_)
+    for path in _masks_of(image):
+        levels = _read_levels(path, image, size)
+        mask |= levels >= (1 if image.saturated else _half_range(levels))
+    return mask
+
+
+def read_defects(image: TestImage, size: tuple[int, int]) -> list[RegionWithSaturation]:
+    """Read the defect regions of a test image in LOCO form; they may overlap.
+
+    A relative saturation threshold is a share of the region's area, rounded down but at least one pixel (the official
+    evaluation divides by zero there); an absolute one is clipped to the area.
+
+    Args:
+        image: The test image.
+        size: Height and width of the image on disk.
+
+    Returns:
+        One region per ground truth file that marks any pixel; empty for a normal image.
+
+    Raises:
+        DataError: The ground truth of an anomalous image is missing, damaged or of another size, or its pixel value
+            is not in ``defects_config.json``.
+    """
+    if not image.anomalous:
+        return []
+    masks = _masks_of(image)
+    rules = _saturation_rules(image.path.parents[2] / DEFECTS_CONFIG)
+    regions = []
+    for path in masks:
+        levels = _read_levels(path, image, size)
+        values = [int(value) for value in np.flatnonzero(np.bincount(levels.ravel())) if value]
+        if not values:
+            continue
+        if len(values) > 1 or values[0] not in rules:
+            raise DataError(
+                f"mask {path} holds the values {_listed(values)}: expected 0 and one pixel value of {DEFECTS_CONFIG} "
+                f"({_listed(sorted(rules))})"
+            )
+        mask = levels > 0
+        area = int(mask.sum())
+        threshold, relative = rules[values[0]]
+        saturation = int(threshold * area) if relative else min(int(threshold), area)
+        regions.append(RegionWithSaturation(mask, max(1, saturation)))
+    return regions
+
+
+def _masks_of(image: TestImage) -> tuple[Path, ...]:
+    if not image.masks:
+        raise DataError(f"no ground truth for {image.path}: expected {expected_mask(image)}")
+    return image.masks
+
+
+def _saturation_rules(config: Path) -> dict[int, tuple[float, bool]]:
+    """Pixel value to saturation threshold and whether that is relative to the area."""
+    try:
+        defects = json.loads(config.read_text())
+        return {
+            int(defect["pixel_value"]): (float(defect["saturation_threshold"]), bool(defect["relative_saturation"]))
+            for defect in defects
+        }
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"cannot read saturation thresholds from {config} ({type(error).__name__}: {error}): expected a list of "
+            f"objects with pixel_value, saturation_threshold and relative_saturation"
+        ) from error
+
+
+def _read_levels(path: Path, image: TestImage, size: tuple[int, int]) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    levels = _read(path, _gray_levels)
+    if levels.shape != size:
+        raise DataError(
+            f"mask {path} has {_by(levels.shape)} pixels but image {image.path} has {_by(size)} (height × width): "
+            f"ground truth is never resized, so both must agree"
+        )
+    return levels
+
+
+def _gray_levels(image: Image.Image) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    if image.mode.startswith("I;16"):
+        return np.asarray(image).astype(np.uint16)
+    if image.mode in ("I", "F"):
+        raise ValueError(f"unsupported pixel type {image.mode}, expected 8 or 16 bit integers")
+    return np.asarray(image.convert("L"))
+
+
+def _half_range(levels: NDArray[np.uint8] | NDArray[np.uint16]) -> int:
+    return 1 if levels.max() <= 1 else (np.iinfo(levels.dtype).max + 1) // 2
+
+
+def _read(path: Path, take: Callable[[Image.Image], _Value]) -> _Value:
+    try:
+        with Image.open(path) as image:
+            return take(image)
+    except FileNotFoundError as error:
+        raise DataError(f"cannot read {path}: no such file") from error
+    except (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError) as error:
+        raise DataError(f"cannot read {path}: {error}. Restore the file or remove it from the scenario.") from error
+
+
+def _decode(
+    path: Path, size: tuple[int, int], crop: tuple[int, int] | None
+) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    def resized(image: Image.Image) -> tuple[Image.Image, tuple[int, int]]:
+        original = (image.height, image.width)
+        # gray images are resized as such, a third of the work, and become RGB afterwards
+        return _eight_bit(image).resize((size[1], size[0]), Image.Resampling.BILINEAR).convert("RGB"), original
+
+    image, original = _read(path, resized)
+    if crop is not None:
+        top, left = (size[0] - crop[0]) // 2, (size[1] - crop[1]) // 2
+        image = image.crop((left, top, left + crop[1], top + crop[0]))
+    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1)), original
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError(f"unsupported pixel type {image.mode}, expected 8 or 16 bit integers")
+    return image if image.mode == "L" else image.convert("RGB")
+
+
+def _decoded(paths: Sequence[Path], size: tuple[int, int], crop: tuple[int, int] | None) -> _Decoded:
+    """Decode in parallel (Pillow releases the interpreter lock), in order, not far ahead of the consumer."""
+    decode = partial(_decode, size=size, crop=crop)
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        for start in range(0, len(paths), _CHUNK):
+            yield from pool.map(decode, paths[start : start + _CHUNK])
+
+
+def _in_memory(decoded: _Decoded, shape: tuple[int, ...]) -> DecodedImages:
+    pixels = torch.empty(shape, dtype=torch.uint8)
+    sizes = []
+    for index, (image, size) in enumerate(decoded):
+        pixels[index] = torch.from_numpy(image)
+        sizes.append(size)
+    return DecodedImages(pixels, tuple(sizes))
+
+
+def _save(entry: Path, shape: tuple[int, ...], decoded: _Decoded) -> None:
+    """Write pixels, then the JSON beside them, whose presence says that the entry is whole."""
+    checksum = 0
+    sizes = []
+    for abandoned in entry.parent.glob(f".{entry.name}.*.partial"):  # by a killed process: we hold the lock
+        abandoned.unlink(missing_ok=True)
+    with replace_atomically(entry.with_suffix(".npy")) as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        for image, size in decoded:
+            file.write(image.data)  # not a memory map, which a full disk would answer with SIGBUS
+            checksum = zlib.crc32(image.data, checksum)
+            sizes.append(size)
+    with replace_atomically(entry.with_suffix(".json")) as file:
+        file.write(json.dumps({"crc32": checksum, "sizes": sizes}).encode())
+
+
+def _load(entry: Path, shape: tuple[int, ...]) -> DecodedImages | None:
+    """Map an entry of the cache; ``None`` when it is missing or broken."""
+    try:
+        about = json.loads(entry.with_suffix(".json").read_text())
+        sizes = tuple((int(height), int(width)) for height, width in about["sizes"])
+        mapped = np.load(entry.with_suffix(".npy"), mmap_mode="c")
+        if mapped.shape != shape or mapped.dtype != np.uint8 or len(sizes) != shape[0]:
+            return None
+        if zlib.crc32(mapped.data) != about["crc32"]:
+            return None
+    except (OSError, ValueError, KeyError, TypeError, EOFError):
+        return None
+    return DecodedImages(torch.from_numpy(np.asarray(mapped)), sizes)
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return "×".join(str(side) for side in shape)
+
+
+def _listed(values: Sequence[int]) -> str:
+    return ", ".join(str(value) for value in values) or "none"

@@ -1,0 +1,128 @@
+"""One scenario: its images, its ground truth and its identity."""
+
+import hashlib
+import os
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from bench.datasets.cache import Cache, default_cache_directory
+from bench.errors import DataError
+from results.record import Collection
+
+DEFECTS_CONFIG = "defects_config.json"
+"""LOCO form: which pixel value of a mask means which defect, and the defect's saturation threshold."""
+
+
+@dataclass(frozen=True)
+class TestImage:
+    """One test image and where its ground truth lies.
+
+    Attributes:
+        name: ``test/<defect>/<stem>``, unique within the scenario.
+        path: The image file.
+        defect: Name of its folder; ``good`` for a normal image.
+        anomalous: From the folder, never from the mask: a mask may be empty.
+        masks: Its ground truth files. One file; in LOCO form one per defect region; none for a normal image, or where
+            the ground truth is missing.
+        saturated: Its ground truth is in LOCO form.
+    """
+
+    __test__ = False  # not a test case, whatever pytest makes of the name
+
+    name: str
+    path: Path
+    defect: str
+    anomalous: bool
+    masks: tuple[Path, ...] = ()
+    saturated: bool = False
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One data set of a collection, read from file names alone: no image has been opened.
+
+    Attributes:
+        collection: What it belongs to.
+        name: Its folder.
+        train: Normal images to fit on, the validation images included where the scenario has no own ones.
+        validation: Its own normal validation images (MVTec LOCO), else empty.
+        test: All test images.
+        saturated: The ground truth is in LOCO form: regions may overlap and have saturation thresholds.
+        note: What every table must say of it; ``None`` if nothing.
+        folder: What the names in the fingerprint are relative to.
+        cache: Where file digests are remembered.
+    """
+
+    collection: Collection
+    name: str
+    train: tuple[Path, ...]
+    validation: tuple[Path, ...]
+    test: tuple[TestImage, ...]
+    saturated: bool = False
+    note: str | None = None
+    folder: Path = field(default=Path(), compare=False)
+    cache: Cache = field(default_factory=lambda: Cache(default_cache_directory()), compare=False, repr=False)
+
+    @property
+    def id(self) -> str:
+        """``collection/name``."""
+        return f"{self.collection.name}/{self.name}"
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over the relative names and the contents of all images and ground truth, 64 hexadecimal digits.
+
+        Raises:
+            DataError: A file cannot be read.
+        """
+        files = [*self.train, *self.validation]
+        for image in self.test:
+            files += [image.path, *image.masks]
+        if self.saturated:
+            files.append(self.folder / DEFECTS_CONFIG)
+        names = [Path(os.path.relpath(path, self.folder)).as_posix() for path in files]
+        lines = sorted(f"{name}\0{digest}\n" for name, digest in zip(names, self.cache.digests(files), strict=True))
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+    def check(self) -> None:
+        """Make sure, from the file names, that a detector can be fitted on this scenario and evaluated.
+
+        Raises:
+            DataError: Too few images, a missing mask, or two test images of one name.
+        """
+        if not self.train and not self.test:
+            raise self._error("has no images", "expected train/good, test/<defect> and ground_truth/<defect>")
+        needed = 1 if self.validation else 2
+        if len(self.train) < needed:
+            why = "" if self.validation else "; one at least is held out for validation"
+            raise self._error(f"has {_images(len(self.train))} in train/good", f"at least {needed} needed{why}")
+        anomalous = sum(image.anomalous for image in self.test)
+        if anomalous in (0, len(self.test)):
+            raise self._error(
+                f"has {len(self.test) - anomalous} normal and {anomalous} anomalous test images",
+                "at least one of each needed, in test/good and test/<defect>",
+            )
+        for name, count in Counter(image.name for image in self.test).items():
+            if count > 1:
+                raise self._error(f"has {count} test images named {name}", "rename them, and their masks alike")
+        without = [image for image in self.test if image.anomalous and not image.masks]
+        if without:
+            raise self._error(
+                f"has no ground truth for {_images(len(without))} of {anomalous} anomalous, such as {without[0].name}",
+                f"expected {expected_mask(without[0])}",
+            )
+
+    def _error(self, what: str, remedy: str) -> DataError:
+        return DataError(f"scenario {self.id} {what} ({self.folder}): {remedy}")
+
+
+def expected_mask(image: TestImage) -> str:
+    """Where the ground truth of an anomalous image belongs, relative to the scenario's folder."""
+    suffix = "/000.png" if image.saturated else "_mask.png"
+    return f"ground_truth/{image.defect}/{image.path.stem}{suffix}"
+
+
+def _images(count: int) -> str:
+    return "1 image" if count == 1 else f"{count} images"
