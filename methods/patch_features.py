@@ -1,5 +1,7 @@
 """PatchCore's patch features, also the distillation target of EfficientAD's teacher."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -13,36 +15,52 @@ class PatchFeatures(nn.Module):
     Each level's 3x3 neighbourhoods are flattened and pooled to ``level_dim`` numbers, the deeper levels are resized
     to the grid of the first, and the stack of all levels is pooled to ``dim`` numbers per patch.
 
+    Flattening and both poolings are one linear map per level, the same at each position: a convolution with fixed
+    weights, most of them zero. Resizing acts on positions and the map on channels, so they commute.
+
     Args:
         backbone: Levels in the order of their strides, finest first.
-        dim: Numbers per patch.
+        dim: Numbers per patch, a multiple of the number of levels.
         level_dim: Numbers per patch and level before the last pooling.
         patch_size: Side of the neighbourhood in feature-map positions, odd.
+
+    Raises:
+        ValueError: ``dim`` is not a multiple of the number of levels.
     """
 
     def __init__(self, backbone: Backbone, dim: int, level_dim: int = 1024, patch_size: int = 3) -> None:
         super().__init__()
+        if dim % len(backbone.channels):
+            raise ValueError(f"dim is a multiple of the number of levels, {len(backbone.channels)}, not {dim}")
         self.backbone = backbone
         self.dim = dim
-        self.level_dim = level_dim
-        self.patch_size = patch_size
+        self.pooling = nn.ModuleList(
+            _pooling(channels, patch_size, level_dim, dim // len(backbone.channels)) for channels in backbone.channels
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         """Map RGB images (B, 3, H, W), uint8 or float 0-255, to features (B, dim, h, w) on the finest level's grid."""
-        # Resizing acts on positions and pooling on channels, so they commute: pooling first resizes less.
-        levels = [_pool_channels(self._neighbourhoods(level), self.level_dim) for level in self.backbone(images)]
-        grid = levels[0].shape[-2:]
-        resized = [levels[0], *(F.interpolate(level, grid, mode="bilinear") for level in levels[1:])]
-        return _pool_channels(torch.cat(resized, dim=1), self.dim)
-
-    def _neighbourhoods(self, level: Tensor) -> Tensor:
-        """(B, C, h, w) to (B, C * patch_size^2, h, w), zeros outside the map."""
-        patches = F.unfold(level, self.patch_size, padding=self.patch_size // 2)
-        return patches.view(*patches.shape[:2], *level.shape[-2:])
+        first, *deeper = (pool(level) for pool, level in zip(self.pooling, self.backbone(images), strict=True))
+        resized = [F.interpolate(level, first.shape[-2:], mode="bilinear") for level in deeper]
+        return torch.cat([first, *resized], dim=1)
 
 
-def _pool_channels(maps: Tensor, dim: int) -> Tensor:
-    """Average neighbouring channels, (B, C, h, w) to (B, dim, h, w); repeats channels where ``dim`` exceeds C."""
-    rows = maps.permute(0, 2, 3, 1)
-    pooled = F.adaptive_avg_pool1d(rows.flatten(0, 2).unsqueeze(1), dim)
-    return pooled.view(*rows.shape[:3], dim).permute(0, 3, 1, 2)
+def _pooling(channels: int, patch_size: int, level_dim: int, dim: int) -> nn.Conv2d:
+    """Neighbourhoods of (B, channels, h, w), zeros outside, pooled to level_dim and then to dim numbers."""
+    matrix = _pooling_matrix(level_dim, dim) @ _pooling_matrix(channels * patch_size**2, level_dim)
+    # Bins end where these groups of channels end, so only the blocks on the diagonal have weights.
+    groups = math.gcd(channels, level_dim, dim)
+    blocks = matrix.view(groups, dim // groups, groups, -1)[range(groups), :, range(groups)]
+    convolution = nn.Conv2d(channels, dim, patch_size, padding=patch_size // 2, groups=groups, bias=False)
+    convolution.weight.data = blocks.reshape_as(convolution.weight).contiguous(memory_format=torch.channels_last)
+    return convolution.requires_grad_(False)
+
+
+def _pooling_matrix(inputs: int, outputs: int) -> Tensor:
+    """``F.adaptive_avg_pool1d`` from ``inputs`` to ``outputs`` numbers as a matrix (outputs, inputs)."""
+    bins = torch.arange(outputs)[:, None]
+    start = bins * inputs // outputs
+    end = -(-(bins + 1) * inputs // outputs)
+    position = torch.arange(inputs)
+    member = ((start <= position) & (position < end)).float()
+    return member / member.sum(1, keepdim=True)
