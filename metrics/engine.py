@@ -1,0 +1,109 @@
+"""Ranks defect pixels among all normal pixels in two passes over the images, in bounded memory.
+
+Every metric of this package needs only, for each distinct score of a defect pixel, how many normal pixels reach
+it. The first pass collects the scores of the (few) defect pixels. The second reads every map once more, sorts
+blocks of it that fit in the cache and merges each block with the sorted defect scores: sorting blocks costs far
+less than sorting everything, and no score of a normal pixel outlives its block. Whole maps are counted; what the
+defect pixels themselves contributed is subtracted at the end, so the second pass needs no mask.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metrics.inputs import FloatArray, MapReader, share_out
+from metrics.ranking import Ranking
+
+SMALLEST_BLOCK = 1 << 18
+LARGEST_BLOCK = 1 << 23
+
+
+def sort_with(scores: FloatArray, groups: NDArray[np.int32]) -> tuple[FloatArray, NDArray[np.int32]]:
+    """Return scores in ascending order and the group of each."""
+    order = np.argsort(scores)
+    return scores[order], groups[order]
+
+
+def distinct(scores: FloatArray) -> tuple[FloatArray, NDArray[np.intp]]:
+    """Return the distinct values of ascending scores (both signs of zero are one), and the value of each score."""
+    is_new = np.empty(scores.size, np.bool_)
+    is_new[:1] = True
+    np.not_equal(scores[1:], scores[:-1], out=is_new[1:])
+    return scores[is_new], np.cumsum(is_new) - 1
+
+
+def rank(
+    reader: MapReader,
+    shapes: Sequence[tuple[int, ...] | None],
+    thresholds: FloatArray,
+    positives: NDArray[np.int64],
+    defect_scores: FloatArray,
+    threads: int,
+) -> Ranking:
+    """Count the normal pixels at and above each threshold: the second pass.
+
+    Args:
+        reader: gives the maps.
+        shapes: the shape that each map must have, where known.
+        thresholds: (k,) distinct, ascending.
+        positives: (k,) how many positives have exactly that score.
+        defect_scores: scores of all pixels that are not normal.
+        threads: how many images are read and sorted at a time.
+
+    Raises:
+        MetricError: a map is unusable; the message names it.
+    """
+    counters = [_Counter(reader, shapes, thresholds) for _ in range(threads)]
+    share_out(len(shapes), [counter.add_image for counter in counters])
+    for counter in counters:
+        counter.flush()
+    defects = _Counter(reader, shapes, thresholds)
+    defects.add(defect_scores)
+    defects.flush()
+    below = sum((counter.below for counter in counters), -defects.below)
+    up_to = sum((counter.up_to for counter in counters), -defects.up_to)
+    normals = sum(counter.pixels for counter in counters) - defects.pixels
+    return Ranking(thresholds, positives, normals - below, normals - up_to, normals)
+
+
+class _Counter:
+    """Counts the pixels below and up to each threshold, for the images that one thread is given."""
+
+    def __init__(self, reader: MapReader, shapes: Sequence[tuple[int, ...] | None], thresholds: FloatArray) -> None:
+        self.below = np.zeros(thresholds.size, np.int64)
+        self.up_to = np.zeros(thresholds.size, np.int64)
+        self.pixels = 0
+        self._reader = reader
+        self._shapes = shapes
+        self._thresholds = thresholds
+        # Merging walks all thresholds once per block: blocks a few times as long keep that cheap.
+        size = max(SMALLEST_BLOCK, min(4 * thresholds.size, LARGEST_BLOCK), thresholds.size)
+        self._block: NDArray[Any] = np.empty(size, thresholds.dtype)
+        self._filled = 0
+
+    def add_image(self, index: int) -> None:
+        self.add(self._reader.read(index, self._shapes[index]).reshape(-1))
+
+    def add(self, scores: FloatArray) -> None:
+        if scores.dtype.itemsize > self._block.dtype.itemsize:
+            self.flush()
+            self._block = np.empty(self._block.size, scores.dtype)
+        position = 0
+        while position < scores.size:
+            part = scores[position : position + self._block.size - self._filled]
+            self._block[self._filled : self._filled + part.size] = part
+            self._filled += part.size
+            position += part.size
+            if self._filled == self._block.size:
+                self.flush()
+
+    def flush(self) -> None:
+        from metrics import kernels
+
+        block = self._block[: self._filled]
+        block.sort()
+        kernels.merge(block, self._thresholds, self.below, self.up_to)
+        self.pixels += self._filled
+        self._filled = 0

@@ -1,0 +1,121 @@
+"""Reads and checks the caller's maps and masks, and shares the images out to threads."""
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metrics.errors import MetricError
+
+FloatArray = NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class MapReader:
+    """Reads the anomaly maps one by one; every map that it returns can be ranked.
+
+    Attributes:
+        maps: n float arrays (h_i, w_i), possibly made when read.
+        names: a name for each image, used in messages, or None.
+    """
+
+    maps: Sequence[NDArray[Any]] | NDArray[Any]
+    names: Sequence[str] | None = None
+
+    def label(self, index: int) -> str:
+        """Return how messages call image ``index``."""
+        return f"image {index}" if self.names is None else f"image {index} ({self.names[index]})"
+
+    def read(self, index: int, shape: tuple[int, ...] | None = None) -> FloatArray:
+        """Return the contiguous map of image ``index`` as float32 (float16 widened, exactly) or float64.
+
+        Raises:
+            MetricError: not a two-dimensional float map, not of ``shape``, or with a NaN or infinite score.
+        """
+        from metrics import kernels
+
+        scores = np.asarray(self.maps[index])
+        if scores.dtype not in (np.float16, np.float32, np.float64) or scores.ndim != 2 or scores.size == 0:
+            raise MetricError(
+                f"{self.label(index)}: an anomaly map must be a non-empty (height, width) array of float16, "
+                f"float32 or float64, is {scores.dtype} of shape {scores.shape}"
+            )
+        if shape is not None and scores.shape != shape:
+            raise MetricError(f"{self.label(index)}: the map has shape {scores.shape}, its mask {shape}")
+        scores = np.ascontiguousarray(scores, dtype=np.float64 if scores.dtype == np.float64 else np.float32)
+        if not kernels.all_finite(scores.reshape(-1)):
+            row, column = np.argwhere(~np.isfinite(scores))[0]
+            raise MetricError(
+                f"{self.label(index)}: the score at row {row}, column {column} is {scores[row, column]}; "
+                "scores must be finite"
+            )
+        return scores
+
+
+def read_mask(mask: Any, label: str) -> NDArray[np.uint8]:
+    """Return a mask of any number type as contiguous uint8, nonzero where it marks a defect.
+
+    Raises:
+        MetricError: the mask is not two-dimensional.
+    """
+    array = np.asarray(mask)
+    if array.ndim != 2:
+        raise MetricError(f"{label}: a mask must be a (height, width) array, has shape {array.shape}")
+    if array.dtype != np.uint8:
+        array = (array != 0).view(np.uint8)
+    return np.ascontiguousarray(array)
+
+
+def check_lengths(reader: MapReader, other: Sequence[Any] | NDArray[Any], what: str) -> None:
+    """Raise MetricError unless there are as many maps (and names) as ``other``."""
+    if len(reader.maps) != len(other):
+        raise MetricError(f"{len(reader.maps)} maps, but {len(other)} {what}")
+    if reader.names is not None and len(reader.names) != len(other):
+        raise MetricError(f"{len(other)} images, but {len(reader.names)} names")
+
+
+def worker_count(threads: int | None) -> int:
+    """Return ``threads``, or the number of cores this process may use."""
+    if threads is not None:
+        if threads < 1:
+            raise MetricError(f"threads must be at least 1, is {threads}")
+        return threads
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def share_out(count: int, workers: Sequence[Callable[[int], None]]) -> None:
+    """Call for each of ``range(count)`` one of the workers, every worker from a thread of its own.
+
+    Images are handed out in ascending order, so the error of the first bad image is the one that is raised,
+    whatever the number of threads.
+    """
+    pending = iter(range(count))
+    lock = threading.Lock()
+    errors: list[tuple[int, Exception]] = []
+
+    def run(worker: Callable[[int], None]) -> None:
+        while True:
+            with lock:
+                index = None if errors else next(pending, None)
+            if index is None:
+                return
+            try:
+                worker(index)
+            except Exception as error:  # raised below, in the caller's thread
+                with lock:
+                    errors.append((index, error))
+
+    if len(workers) == 1:
+        run(workers[0])
+    else:
+        with ThreadPoolExecutor(len(workers)) as pool:
+            list(pool.map(run, workers))
+    if errors:
+        raise min(errors, key=lambda error: error[0])[1]

@@ -1,0 +1,262 @@
+"""AU-sPRO: the localisation metric of MVTec LOCO, where finding part of a defect can be enough."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metrics import engine
+from metrics.errors import MetricError
+from metrics.inputs import FloatArray, MapReader, check_lengths, read_mask, share_out, worker_count
+from metrics.maps import Subset
+from metrics.ranking import check_limits
+
+NAN = float("nan")
+
+
+@dataclass(frozen=True)
+class Defect:
+    """One annotated defect of an image: its pixels need not be connected, and may overlap those of others.
+
+    Attributes:
+        mask: (height, width), nonzero where the defect may be.
+        saturation: how many of these pixels have to be found, at least 1, for the defect to count as found.
+    """
+
+    mask: NDArray[Any]
+    saturation: int
+
+
+def saturation_pixels(area: int, threshold: float, *, relative: bool) -> int:
+    """Return a saturation in pixels from its definition in a ``defects_config`` of MVTec LOCO.
+
+    A relative threshold is a share of the defect's area, truncated to whole pixels; one pixel is the least, where
+    the official evaluation divides by zero.
+    """
+    return max(1, int(threshold * area)) if relative else int(threshold)
+
+
+@dataclass(frozen=True)
+class SaturatedMetrics:
+    """How well the maps localise defects of which only a part must be found.
+
+    Attributes:
+        au_spro: area under the saturated per-region overlap curve up to each FPR limit, divided by the limit.
+        image: (d,) the image of each defect.
+        area: (d,) its pixels.
+        saturation: (d,) how many of them have to be found, after the corrections in ``notes``.
+        contribution: for each FPR limit (d,) the defect's own value; AU-sPRO is their mean.
+        normal_pixels: how many pixels lie in no defect.
+        notes: saturations that had to be corrected and defects that were left out, by image.
+        undefined: the reason for each value that is NaN, by its name (``au_spro@0.05``).
+    """
+
+    au_spro: Mapping[float, float]
+    image: NDArray[np.int64]
+    area: NDArray[np.int64]
+    saturation: NDArray[np.int64]
+    contribution: Mapping[float, NDArray[np.float64]]
+    normal_pixels: int
+    notes: tuple[str, ...] = ()
+    undefined: Mapping[str, str] = field(default_factory=dict)
+
+    def named(self) -> dict[str, float]:
+        """Return all values under their names in records and tables (``au_spro@0.05`` …)."""
+        return {f"au_spro@{limit}": value for limit, value in self.au_spro.items()}
+
+
+@dataclass(frozen=True)
+class _ImageDefects:
+    shape: tuple[int, ...]
+    scores: FloatArray  # of every pixel in any defect, once
+    counted: list[FloatArray]  # of each defect, its `saturation` highest scores
+    areas: list[int]
+    notes: list[str]
+
+
+def evaluate_saturated(
+    maps: Sequence[NDArray[Any]] | NDArray[Any],
+    defects: Sequence[Sequence[Defect]],
+    fpr_limits: tuple[float, ...] = (0.05,),
+    *,
+    names: Sequence[str] | None = None,
+    threads: int | None = None,
+) -> SaturatedMetrics:
+    """Evaluate anomaly maps against defects with saturation thresholds, exactly.
+
+    A defect's overlap is min(found pixels / saturation, 1), so that only its ``saturation`` highest-scored pixels
+    matter. The FPR axis counts the pixels that lie in no defect, of all images.
+
+    Args:
+        maps: n float arrays (h_i, w_i), higher = more anomalous; read twice, see ``evaluate_pixels``.
+        defects: the defects of each image; empty for a normal image. Any sequence.
+        fpr_limits: upper ends of the FPR axis, each in (0, 1].
+        names: a name for each image, used in messages.
+        threads: images processed at a time; None uses every core this process may use.
+
+    Raises:
+        MetricError: lengths, shapes, scores, saturations or limits that allow no evaluation; names the image.
+
+    Source:
+        Bergmann et al., Beyond Dents and Scratches, IJCV 2022, section 4 (definition of sPRO).
+    """
+    limits = check_limits(fpr_limits)
+    reader = MapReader(maps, names)
+    check_lengths(reader, defects, "lists of defects")
+    workers = worker_count(threads)
+    found: dict[int, _ImageDefects] = {}
+
+    def gather(index: int) -> None:
+        if len(image_defects := defects[index]):
+            found[index] = _gather(reader, index, image_defects)
+
+    share_out(len(defects), [gather] * workers)
+    images = [found[index] for index in sorted(found)]
+    counted = [scores for image in images for scores in image.counted]
+    saturation = np.array([scores.size for scores in counted], np.int64)
+    scores, defect_of = engine.sort_with(
+        np.concatenate(counted or [np.empty(0, np.float32)]),
+        np.repeat(np.arange(saturation.size, dtype=np.int32), saturation),
+    )
+    thresholds, threshold_of = engine.distinct(scores)
+    shapes = [found[index].shape if index in found else None for index in range(len(defects))]
+    all_scores = np.concatenate([image.scores for image in images] or [np.empty(0, np.float32)])
+    ranking = engine.rank(reader, shapes, thresholds, np.bincount(threshold_of), all_scores, workers)
+    reason = ""
+    if saturation.size == 0:
+        reason = "no image has a defect" if not images else "no mask marks a defect pixel"
+    elif ranking.normals == 0:
+        reason = "every pixel is a defect pixel"
+    contribution = {}
+    for limit in limits:
+        units = np.zeros(thresholds.size) if reason else ranking.unit_areas(limit)
+        sums = np.bincount(defect_of, weights=units[threshold_of], minlength=saturation.size)
+        contribution[limit] = sums / saturation
+    metrics = SaturatedMetrics(
+        au_spro={limit: NAN if reason else float(np.mean(contribution[limit])) for limit in limits},
+        image=np.array([index for index in sorted(found) for _ in found[index].counted], np.int64),
+        area=np.array([area for image in images for area in image.areas], np.int64),
+        saturation=saturation,
+        contribution=contribution,
+        normal_pixels=ranking.normals,
+        notes=tuple(note for image in images for note in image.notes),
+    )
+    return replace(metrics, undefined=dict.fromkeys(metrics.named(), reason)) if reason else metrics
+
+
+def _gather(reader: MapReader, index: int, defects: Sequence[Defect]) -> _ImageDefects:
+    """Collect from one image the scores in any defect, and of each defect those that count."""
+    counted, areas, notes = [], [], []
+    shape = read_mask(defects[0].mask, reader.label(index)).shape
+    scores = reader.read(index, shape)
+    anywhere = np.zeros(shape, np.bool_)
+    for number, defect in enumerate(defects):
+        label = f"{reader.label(index)}, defect {number}"
+        mask = read_mask(defect.mask, label).astype(np.bool_)
+        if mask.shape != shape:
+            raise MetricError(f"{label}: the mask has shape {mask.shape}, that of the first defect {shape}")
+        if defect.saturation != int(defect.saturation) or defect.saturation < 0:
+            raise MetricError(f"{label}: saturation must be a number of pixels, at least 1, is {defect.saturation}")
+        anywhere |= mask
+        pixels = scores[mask]
+        if pixels.size == 0:
+            notes.append(f"{label}: left out, its mask marks no pixel")
+            continue
+        saturation = min(max(int(defect.saturation), 1), pixels.size)
+        if saturation != defect.saturation:
+            notes.append(f"{label}: saturation {defect.saturation} taken as {saturation}, the area is {pixels.size}")
+        first = pixels.size - saturation
+        counted.append(np.partition(pixels, first)[first:])
+        areas.append(pixels.size)
+    return _ImageDefects(shape, scores[anywhere], counted, areas, notes)
+
+
+@dataclass(frozen=True)
+class LocoMetrics:
+    """The two halves of MVTec LOCO, each evaluated together with all normal images, and their mean.
+
+    Attributes:
+        structural: over structural anomalies and normal images.
+        logical: over logical anomalies and normal images.
+    """
+
+    structural: SaturatedMetrics
+    logical: SaturatedMetrics
+
+    @property
+    def au_spro(self) -> dict[float, float]:
+        """The mean of both halves at each FPR limit."""
+        return {limit: (value + self.logical.au_spro[limit]) / 2 for limit, value in self.structural.au_spro.items()}
+
+    def named(self) -> dict[str, float]:
+        """Return all values under their names in records and tables, the halves with a suffix."""
+        values = {f"au_spro@{limit}": value for limit, value in self.au_spro.items()}
+        values |= {f"{name}_structural": value for name, value in self.structural.named().items()}
+        return values | {f"{name}_logical": value for name, value in self.logical.named().items()}
+
+    @property
+    def undefined(self) -> dict[str, str]:
+        """The reason for each value that is NaN, by name."""
+        reasons: dict[str, str] = {}
+        for half, metrics in (("structural", self.structural), ("logical", self.logical)):
+            for name, reason in metrics.undefined.items():
+                reasons[f"{name}_{half}"] = reasons[name] = f"{half} half: {reason}"
+        return reasons
+
+
+def loco_halves(kinds: Sequence[str]) -> dict[str, list[int]]:
+    """Return the images of the structural and of the logical half; normal images are in both.
+
+    Args:
+        kinds: "normal", "structural" or "logical" for each image.
+
+    Raises:
+        MetricError: another kind.
+    """
+    for index, kind in enumerate(kinds):
+        if kind not in ("normal", "structural", "logical"):
+            raise MetricError(f"image {index}: the kind is 'normal', 'structural' or 'logical', not {kind!r}")
+    return {
+        half: [index for index, kind in enumerate(kinds) if kind in ("normal", half)]
+        for half in ("structural", "logical")
+    }
+
+
+def evaluate_loco(
+    maps: Sequence[NDArray[Any]] | NDArray[Any],
+    defects: Sequence[Sequence[Defect]],
+    kinds: Sequence[str],
+    fpr_limits: tuple[float, ...] = (0.05,),
+    *,
+    names: Sequence[str] | None = None,
+    threads: int | None = None,
+) -> LocoMetrics:
+    """Evaluate structural and logical anomalies apart, each with its own FPR axis.
+
+    Args:
+        maps: as for ``evaluate_saturated``.
+        defects: as for ``evaluate_saturated``.
+        kinds: "normal", "structural" or "logical" for each image.
+        fpr_limits: upper ends of the FPR axis, each in (0, 1].
+        names: a name for each image, used in messages.
+        threads: images processed at a time; None uses every core this process may use.
+
+    Raises:
+        MetricError: as ``evaluate_saturated``, or an unknown kind.
+    """
+    check_lengths(MapReader(maps, names), kinds, "kinds")
+    check_lengths(MapReader(maps, names), defects, "lists of defects")
+    names = names if names is not None else [f"number {index} of both halves" for index in range(len(kinds))]
+    halves = [
+        evaluate_saturated(
+            Subset(maps, positions),
+            Subset(defects, positions),
+            fpr_limits,
+            names=Subset(names, positions),
+            threads=threads,
+        )
+        for positions in loco_halves(kinds).values()
+    ]
+    return LocoMetrics(*halves)

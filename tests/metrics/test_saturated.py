@@ -1,0 +1,105 @@
+import math
+
+import numpy as np
+import pytest
+from brute_force import SCORES, pixel_values, random_case, random_defects, saturated_value
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import metrics
+from metrics import Defect
+
+
+@settings(max_examples=120, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from(sorted(SCORES)), st.integers(1, 4), st.floats(0.01, 1))
+def test_equals_the_definition(seed, kind, images, limit):
+    maps, _ = random_case(seed, kind, images)
+    defects = random_defects(seed, maps)
+    result = metrics.evaluate_saturated(maps, defects, (limit,), threads=1)
+    if result.undefined:
+        assert math.isnan(result.au_spro[limit])
+    else:
+        assert result.au_spro[limit] == pytest.approx(saturated_value(maps, defects, limit), abs=1e-9)
+
+
+def test_without_saturation_it_is_au_pro():
+    maps, _ = random_case(3, "smooth", 3)
+    masks = [None, *(np.zeros(m.shape, bool) for m in maps[1:])]
+    for mask in masks[1:]:
+        mask[:2, :2] = True
+    defects = [[] if m is None else [Defect(m, int(m.sum()))] for m in masks]
+    expected = pixel_values(maps, masks, (0.3,))["au_pro@0.3"]
+    assert metrics.evaluate_saturated(maps, defects, (0.3,)).au_spro[0.3] == pytest.approx(expected, abs=1e-12)
+
+
+def test_corrections_are_reported_by_image():
+    mask = np.eye(3)
+    maps = np.random.default_rng(0).random((2, 3, 3))
+    result = metrics.evaluate_saturated(
+        maps,
+        [[], [Defect(mask, 9), Defect(mask, 0), Defect(np.zeros((3, 3)), 1)]],
+        (1.0,),
+        names=["good/0", "bad/1"],
+    )
+    assert result.saturation.tolist() == [3, 1]
+    assert result.image.tolist() == [1, 1]
+    assert [note.split(":")[0] for note in result.notes] == [f"image 1 (bad/1), defect {i}" for i in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("defects", "message"),
+    [
+        ([Defect(np.eye(3), -1)], r"image 1, defect 0: saturation .* is -1"),
+        ([Defect(np.eye(3), 0.5)], r"image 1, defect 0: saturation .* is 0.5"),
+        ([Defect(np.eye(3), 1), Defect(np.eye(4), 1)], r"image 1, defect 1: the mask has shape \(4, 4\)"),
+        ([Defect(np.eye(4), 1)], r"image 1: the map has shape \(3, 3\)"),
+    ],
+)
+def test_unusable_defects(defects, message):
+    with pytest.raises(metrics.MetricError, match=message):
+        metrics.evaluate_saturated(np.zeros((2, 3, 3), np.float32), [[], defects])
+
+
+def test_undefined_is_nan_with_a_reason():
+    result = metrics.evaluate_saturated(np.zeros((2, 3, 3), np.float32), [[], []])
+    assert math.isnan(result.au_spro[0.05])
+    assert result.undefined == {"au_spro@0.05": "no image has a defect"}
+    result = metrics.evaluate_saturated(np.zeros((1, 3, 3), np.float32), [[Defect(np.ones((3, 3)), 2)]])
+    assert result.undefined == {"au_spro@0.05": "every pixel is a defect pixel"}
+
+
+def test_relative_saturation_is_truncated_but_at_least_one_pixel():
+    assert metrics.saturation_pixels(199, 0.5, relative=True) == 99
+    assert metrics.saturation_pixels(3, 0.1, relative=True) == 1
+    assert metrics.saturation_pixels(3, 400, relative=False) == 400
+
+
+def test_loco_halves_have_their_own_normals():
+    rng = np.random.default_rng(1)
+    maps = rng.random((4, 6, 6))
+    kinds = ["normal", "structural", "logical", "logical"]
+    defects = [[] if kind == "normal" else [Defect(rng.random((6, 6)) < 0.3, 4)] for kind in kinds]
+    result = metrics.evaluate_loco(maps, defects, kinds, (0.05, 1.0))
+    for half, keep in (("structural", [0, 1]), ("logical", [0, 2, 3])):
+        alone = metrics.evaluate_saturated(maps[keep], [defects[i] for i in keep], (0.05, 1.0))
+        assert getattr(result, half).au_spro == alone.au_spro
+    assert result.au_spro[0.05] == (result.structural.au_spro[0.05] + result.logical.au_spro[0.05]) / 2
+    assert result.named()["au_spro@0.05_logical"] == result.logical.au_spro[0.05]
+
+
+def test_a_missing_half_leaves_the_mean_undefined():
+    maps = np.random.default_rng(1).random((2, 4, 4))
+    result = metrics.evaluate_loco(maps, [[], [Defect(np.eye(4), 2)]], ["normal", "logical"])
+    assert math.isnan(result.au_spro[0.05])
+    assert not math.isnan(result.logical.au_spro[0.05])
+    assert set(result.undefined) == {"au_spro@0.05", "au_spro@0.05_structural"}
+
+
+def test_loco_names_the_image_by_its_place_in_the_whole_set():
+    maps = np.zeros((3, 2, 2), np.float32)
+    maps[2] = np.nan
+    defects = [[], [Defect(np.eye(2), 1)], [Defect(np.eye(2), 1)]]
+    with pytest.raises(metrics.MetricError, match=r"image 2 \(c\)|image 1 \(c\)"):
+        metrics.evaluate_loco(maps, defects, ["normal", "structural", "logical"], names=["a", "b", "c"])
+    with pytest.raises(metrics.MetricError, match="not 'good'"):
+        metrics.evaluate_loco(maps, defects, ["good", "structural", "logical"])
