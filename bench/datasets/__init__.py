@@ -4,6 +4,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from bench.datasets.cache import Cache
+from bench.datasets.demo import DEMO, DEMO_SCENARIOS, demo_folder, demo_path
 from bench.datasets.mvtec import KNOWN_COLLECTIONS, collection_of, read_scenario, scenario_folders
 from bench.datasets.scenario import Scenario
 from bench.errors import UsageError
@@ -32,14 +33,14 @@ def select_scenarios(selection: str, data_root: Path | None, cache: Cache) -> li
         raise UsageError("no data sets named: pass all, demo, COLLECTION or COLLECTION/SCENARIO, comma separated")
     chosen: dict[str, Scenario] = {}
     for name in names:
-        for collection, folder in _resolve(name, found, data_root):
+        for collection, folder in _resolve(name, found, data_root, cache):
             scenario = read_scenario(folder, collection, cache)
             chosen.setdefault(scenario.id, scenario)
     return list(chosen.values())
 
 
 def list_collections(data_root: Path | None, cache: Cache) -> list[tuple[Collection, list[str], str]]:
-    """Name every collection under the data root.
+    """Name the demo and every collection under the data root.
 
     Returns:
         Per collection: what it is, the names of the scenarios found, and their coverage such as "1 of 15 scenarios".
@@ -47,7 +48,9 @@ def list_collections(data_root: Path | None, cache: Cache) -> list[tuple[Collect
     Raises:
         UsageError: Two folders hold the same collection.
     """
-    return [
+    made = "" if demo_path(cache).is_dir() else ", made on first use"
+    demo = (DEMO, list(DEMO_SCENARIOS), f"{len(DEMO_SCENARIOS)} of {DEMO.scenarios} scenarios{made}")
+    return [demo] + [
         (collection, [folder.name for folder in folders], _coverage(collection, folders))
         for collection, folders in _find(data_root).values()
     ]
@@ -76,12 +79,15 @@ def _find(data_root: Path | None) -> _Found:
     return found
 
 
-def _resolve(name: str, found: _Found, data_root: Path | None) -> list[tuple[Collection, Path]]:
+def _resolve(name: str, found: _Found, data_root: Path | None, cache: Cache) -> list[tuple[Collection, Path]]:
     if name == "all":
         if not found:
             raise UsageError(_nothing_found(data_root))
         return [(collection, folder) for collection, folders in found.values() for folder in folders]
     collection_name, _, scenario_name = name.partition("/")
+    if collection_name == DEMO.name and scenario_name in ("", *DEMO_SCENARIOS):
+        folder = demo_folder(cache)
+        return [(DEMO, folder / scenario) for scenario in DEMO_SCENARIOS if scenario_name in ("", scenario)]
     if collection_name in found:
         collection, folders = found[collection_name]
         matching = [(collection, folder) for folder in folders if scenario_name in ("", folder.name)]
@@ -92,7 +98,8 @@ def _resolve(name: str, found: _Found, data_root: Path | None) -> list[tuple[Col
 
 def _unknown(name: str, found: _Found, data_root: Path | None) -> str:
     scenarios = [f"{collection}/{folder.name}" for collection, (_, folders) in found.items() for folder in folders]
-    names = ["all", "demo", *found, *scenarios]
+    scenarios += [f"{DEMO.name}/{scenario}" for scenario in DEMO_SCENARIOS]
+    names = ["all", DEMO.name, *found, *scenarios]
     same_scenario = [scenario for scenario in scenarios if scenario.partition("/")[2] == name]
     guesses = same_scenario or get_close_matches(name, names, n=3)
     meant = f"; did you mean {' or '.join(guesses)}?" if guesses else ""

@@ -77,7 +77,7 @@ def test_knows_the_published_collections(root, cache):
         "incomplete: 3 of 267 train, 2 of 26 normal test, 2 of 141 anomalous test"
     )
     assert only(root, cache, "mvtec_ad/mine").note == "not a scenario of MVTec AD"
-    ((_, scenarios, coverage),) = list_collections(root, cache)
+    (_, (_, scenarios, coverage)) = list_collections(root, cache)
     assert scenarios == ["mine", "pill", "toothbrush"]
     assert coverage == "2 of 15 scenarios and 1 other"
 
@@ -237,7 +237,7 @@ def test_nothing_found_says_what_to_do(root, tmp_path, cache):
         select_scenarios("all", root / "a/x", cache)
     with pytest.raises(UsageError, match="no collection found"):
         select_scenarios("all", tmp_path, cache)
-    assert list_collections(None, cache) == []
+    assert [collection.name for collection, _, _ in list_collections(None, cache)] == ["demo"]
 
 
 def test_real_pill_is_incomplete(cache):
