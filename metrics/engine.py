@@ -20,7 +20,7 @@ SMALLEST_BLOCK = 1 << 18
 LARGEST_BLOCK = 1 << 23
 
 
-def sort_with(scores: FloatArray, groups: NDArray[np.int32]) -> tuple[FloatArray, NDArray[np.int32]]:
+def sort_with(scores: FloatArray, groups: NDArray[np.int64]) -> tuple[FloatArray, NDArray[np.int64]]:
     """Return scores in ascending order and the group of each."""
     order = np.argsort(scores)
     return scores[order], groups[order]

@@ -57,8 +57,8 @@ class MapReader:
         return scores
 
 
-def read_mask(mask: Any, label: str) -> NDArray[np.uint8]:
-    """Return a mask of any number type as contiguous uint8, nonzero where it marks a defect.
+def read_mask(mask: Any, label: str) -> NDArray[np.bool_]:
+    """Return a mask of any number type as booleans, true where it is nonzero.
 
     Raises:
         MetricError: the mask is not two-dimensional.
@@ -66,9 +66,7 @@ def read_mask(mask: Any, label: str) -> NDArray[np.uint8]:
     array = np.asarray(mask)
     if array.ndim != 2:
         raise MetricError(f"{label}: a mask must be a (height, width) array, has shape {array.shape}")
-    if array.dtype != np.uint8:
-        array = (array != 0).view(np.uint8)
-    return np.ascontiguousarray(array)
+    return np.asarray(array != 0)
 
 
 def check_lengths(reader: MapReader, other: Sequence[Any] | NDArray[Any], what: str) -> None:

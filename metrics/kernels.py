@@ -24,10 +24,10 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 @compiled
 def all_finite(values: Array) -> bool:
     """Tell whether no element of the (n,) array is NaN or infinite."""
-    bad = 0
-    for value in values:
-        bad |= not abs(value) < np.inf
-    return bad == 0
+    bad = False  # a boolean, not a count: only so is the loop vectorised
+    for index in range(values.size):
+        bad |= not (abs(values[index]) < np.inf)
+    return not bad
 
 
 @compiled
@@ -56,35 +56,20 @@ def _root(parent: Array, run: Any) -> Any:
 
 
 @compiled
-def _find_runs(mask: Array) -> Array:
-    """Return row, first column and end column of each horizontal run of nonzero pixels, in raster order."""
-    height, width = mask.shape
-    capacity = 256
-    runs = np.empty((capacity, 3), np.int32)
+def _find_runs(pixels: Array, width: int) -> Array:
+    """Return row, first column and end column of each horizontal run of ascending flat pixel positions."""
+    runs = np.empty((pixels.size, 3), np.int32)
     count = 0
-    for row in range(height):
-        occupied = np.uint8(0)
-        for column in range(width):  # vectorised: most rows of most masks are empty
-            occupied |= mask[row, column]
-        if occupied == 0:
-            continue
-        column = 0
-        while column < width:
-            if mask[row, column] == 0:
-                column += 1
-                continue
-            start = column
-            while column < width and mask[row, column] != 0:
-                column += 1
-            if count == capacity:
-                grown = np.empty((2 * capacity, 3), np.int32)
-                grown[:capacity] = runs
-                runs = grown
-                capacity *= 2
+    end = -1
+    for pixel in pixels:
+        row = pixel // width
+        column = pixel - row * width
+        if pixel != end or column == 0:
             runs[count, 0] = row
-            runs[count, 1] = start
-            runs[count, 2] = column
+            runs[count, 1] = column
             count += 1
+        runs[count - 1, 2] = column + 1
+        end = pixel + 1
     return runs[:count]
 
 
@@ -108,42 +93,33 @@ def _join_runs(runs: Array) -> Array:
 
 
 @compiled
-def gather_regions(mask: Array, scores: Array) -> tuple[Array, Array, Array]:
-    """Label the 8-connected regions of a mask and collect the scores under them.
+def label_regions(pixels: Array, width: int) -> tuple[Array, int]:
+    """Label the 8-connected regions of a mask.
 
     Args:
-        mask: (h, w) uint8, nonzero is defect.
-        scores: (h, w) float.
+        pixels: (p,) flat positions of the defect pixels, ascending.
+        width: of the mask.
 
     Returns:
-        The scores of the defect pixels (p,), the region of each (p,) int32, and the region areas (r,) int64;
-        regions are numbered in raster order of their first pixel.
+        The region of each pixel (p,) int32, numbered in raster order of the regions' first pixels, and how many
+        regions there are.
     """
-    runs = _find_runs(mask)
+    runs = _find_runs(pixels, width)
     parent = _join_runs(runs)
     number = np.empty(runs.shape[0], np.int32)
-    areas = np.zeros(runs.shape[0], np.int64)
+    region = np.empty(pixels.size, np.int32)
     regions = 0
-    pixels = 0
+    position = 0
     for run in range(runs.shape[0]):
         root = _root(parent, run)
         if root == run:
             number[run] = regions
             regions += 1
         number[run] = number[root]
-        length = runs[run, 2] - runs[run, 1]
-        areas[number[run]] += length
-        pixels += length
-    found = np.empty(pixels, scores.dtype)
-    region = np.empty(pixels, np.int32)
-    position = 0
-    for run in range(runs.shape[0]):
-        row = runs[run, 0]
-        for column in range(runs[run, 1], runs[run, 2]):
-            found[position] = scores[row, column]
+        for _ in range(runs[run, 1], runs[run, 2]):
             region[position] = number[run]
             position += 1
-    return found, region, areas[:regions].copy()
+    return region, regions
 
 
 @compiled

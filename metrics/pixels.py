@@ -100,11 +100,18 @@ class DefectPixels:
     """
 
     scores: FloatArray
-    region: NDArray[np.int32]
+    region: NDArray[np.int64]
     image: NDArray[np.int64]
     area: NDArray[np.int64]
     shapes: list[tuple[int, ...] | None]
     empty_masks: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _ImageRegions:
+    scores: FloatArray  # of each defect pixel
+    region: NDArray[np.int32]  # of each defect pixel
+    area: NDArray[np.int64]  # of each region
 
 
 def evaluate_pixels(
@@ -149,32 +156,38 @@ def collect_defects(
     from metrics import kernels
 
     shapes: list[tuple[int, ...] | None] = [None] * len(masks)
-    found: dict[int, tuple[FloatArray, NDArray[np.int32], NDArray[np.int64]]] = {}
+    found: dict[int, _ImageRegions] = {}
 
     def gather(index: int) -> None:
         if masks[index] is None:
             return
         mask = read_mask(masks[index], reader.label(index))
         shapes[index] = mask.shape
-        if mask.any():
-            found[index] = kernels.gather_regions(mask, reader.read(index, mask.shape))
+        pixels = np.flatnonzero(mask)
+        if pixels.size:
+            region, regions = kernels.label_regions(pixels, mask.shape[1])
+            found[index] = _ImageRegions(
+                reader.read(index, mask.shape).reshape(-1)[pixels],
+                region,
+                np.bincount(region, minlength=regions),
+            )
 
     share_out(len(masks), [gather] * workers)
-    order = sorted(found)
-    counts = np.array([found[index][2].size for index in order], np.int64)
-    offsets = np.concatenate(([0], np.cumsum(counts)))
+    images = sorted(found)
+    parts = [found[index] for index in images]
+    counts = [part.area.size for part in parts]
+    first = np.cumsum([0, *counts])
     scores, region = engine.sort_with(
-        np.concatenate([found[index][0] for index in order] or [np.empty(0, np.float32)]),
+        np.concatenate([part.scores for part in parts] or [np.empty(0, np.float32)]),
         np.concatenate(
-            [found[index][1] + np.int32(offset) for index, offset in zip(order, offsets[:-1], strict=True)]
-            or [np.empty(0, np.int32)]
+            [part.region + offset for part, offset in zip(parts, first[:-1], strict=True)] or [np.empty(0, np.int64)]
         ),
     )
     return DefectPixels(
         scores,
         region,
-        np.repeat(np.array(order, np.int64), counts),
-        np.concatenate([found[index][2] for index in order] or [np.empty(0, np.int64)]),
+        np.repeat(np.array(images, np.int64), counts),
+        np.concatenate([part.area for part in parts] or [np.empty(0, np.int64)]),
         shapes,
         tuple(index for index, shape in enumerate(shapes) if shape is not None and index not in found),
     )
@@ -184,17 +197,16 @@ def _summarise(
     ranking: Ranking, threshold_of: NDArray[np.intp], defects: DefectPixels, limits: tuple[float, ...]
 ) -> PixelMetrics:
     reason = undefined_reason(ranking, defects)
-    au_pro, au_roc, overlap = {}, {}, {}
+    au_pro, overlap = {}, {}
     for limit in limits:
-        units = np.zeros(ranking.thresholds.size) if reason else ranking.unit_areas(limit)
-        au_pro[limit] = _per_region(defects, units[threshold_of])
-        overlap[limit] = _per_region(
-            defects, (ranking.at_least <= limit * ranking.normals).astype(np.float64)[threshold_of]
-        )
-        au_roc[limit] = NAN if reason else float(np.sum(units * ranking.positives) / defects.scores.size)
+        first, units = ranking.unit_areas(limit)
+        pixels = slice(int(np.searchsorted(threshold_of, first)), None)
+        au_pro[limit] = _per_region(defects, pixels, units[threshold_of[pixels] - first])
+        pixels = slice(int(np.searchsorted(threshold_of, ranking.first_within(limit))), None)
+        overlap[limit] = _per_region(defects, pixels)
     metrics = PixelMetrics(
         au_pro={limit: NAN if reason else float(np.mean(au_pro[limit])) for limit in limits},
-        au_roc=au_roc,
+        au_roc={limit: NAN if reason else ranking.au_roc(limit) for limit in limits},
         average_precision=NAN if reason else ranking.average_precision(),
         f1_max=NAN if reason else ranking.f1_max(),
         quartiles={limit: _quartiles(defects.area, au_pro[limit], reason) for limit in limits},
@@ -221,9 +233,9 @@ def undefined_reason(ranking: Ranking, defects: DefectPixels) -> str:
     return ""
 
 
-def _per_region(defects: DefectPixels, values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the mean over the pixels of each region."""
-    return np.bincount(defects.region, weights=values, minlength=defects.area.size) / defects.area
+def _per_region(defects: DefectPixels, pixels: slice, values: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
+    """Return for each region the sum over the given pixels of a value (or of 1), divided by its area."""
+    return np.bincount(defects.region[pixels], weights=values, minlength=defects.area.size) / defects.area
 
 
 def _quartiles(area: NDArray[np.int64], au_pro: NDArray[np.float64], reason: str) -> Quartiles:

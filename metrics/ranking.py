@@ -34,23 +34,36 @@ class Ranking:
         """(k,) how many positives have that score or a higher one."""
         return np.cumsum(self.positives[::-1])[::-1]
 
-    def unit_areas(self, limit: float) -> NDArray[np.float64]:
+    def first_within(self, limit: float) -> int:
+        """Return the first threshold whose false-positive rate does not exceed ``limit`` (k if none)."""
+        within = np.searchsorted(self.at_least[::-1], limit * self.normals, side="right")
+        return int(self.thresholds.size - within)
+
+    def unit_areas(self, limit: float) -> tuple[int, NDArray[np.float64]]:
         """Return what one positive of each score adds to the normalised area under the ROC curve up to ``limit``.
 
-        A positive whose score ties with normals enters the curve together with them, on a straight line; a line
-        that crosses the limit counts up to it. The value lies in [0, 1]: 1 when no normal reaches the score.
+        A positive whose score ties with normals enters the curve together with them, on a straight line; of the
+        one line that may cross the limit, the part before it counts.
+
+        Returns:
+            The first threshold that adds anything, and the areas (in [0, 1]) from it on.
         """
         allowed = limit * self.normals
-        at_least = self.at_least.astype(np.float64)
-        above = self.above.astype(np.float64)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            crossing = (allowed - above) ** 2 / (2 * (at_least - above))
-        area = np.where(at_least <= allowed, allowed - (at_least + above) / 2, crossing)
-        return np.where(above < allowed, area, 0.0) / allowed
+        first = self.first_within(limit)
+        crosses = first > 0 and self.above[first - 1] < allowed
+        start = first - 1 if crosses else first
+        if allowed == 0:
+            return start, np.zeros(self.thresholds.size - start)
+        areas = 1 - (self.at_least[start:] + self.above[start:]) / (2 * allowed)
+        if crosses:
+            reached = allowed - self.above[start]
+            areas[0] = reached**2 / (2 * allowed * (self.at_least[start] - self.above[start]))
+        return start, areas
 
     def au_roc(self, limit: float = 1.0) -> float:
         """Area under the ROC curve up to the false-positive rate ``limit``, divided by ``limit``."""
-        return float(np.sum(self.unit_areas(limit) * self.positives) / self.positives.sum())
+        start, areas = self.unit_areas(limit)
+        return float(np.sum(areas * self.positives[start:]) / self.positives.sum())
 
     def average_precision(self) -> float:
         """Sum over descending thresholds of precision × the step in recall (no interpolation)."""

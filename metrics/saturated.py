@@ -118,7 +118,7 @@ def evaluate_saturated(
     saturation = np.array([scores.size for scores in counted], np.int64)
     scores, defect_of = engine.sort_with(
         np.concatenate(counted or [np.empty(0, np.float32)]),
-        np.repeat(np.arange(saturation.size, dtype=np.int32), saturation),
+        np.repeat(np.arange(saturation.size), saturation),
     )
     thresholds, threshold_of = engine.distinct(scores)
     shapes = [found[index].shape if index in found else None for index in range(len(defects))]
@@ -131,8 +131,9 @@ def evaluate_saturated(
         reason = "every pixel is a defect pixel"
     contribution = {}
     for limit in limits:
-        units = np.zeros(thresholds.size) if reason else ranking.unit_areas(limit)
-        sums = np.bincount(defect_of, weights=units[threshold_of], minlength=saturation.size)
+        first, units = ranking.unit_areas(limit)
+        pixels = slice(int(np.searchsorted(threshold_of, first)), None)
+        sums = np.bincount(defect_of[pixels], weights=units[threshold_of[pixels] - first], minlength=saturation.size)
         contribution[limit] = sums / saturation
     metrics = SaturatedMetrics(
         au_spro={limit: NAN if reason else float(np.mean(contribution[limit])) for limit in limits},
@@ -154,7 +155,7 @@ def _gather(reader: MapReader, index: int, defects: Sequence[Defect]) -> _ImageD
     anywhere = np.zeros(shape, np.bool_)
     for number, defect in enumerate(defects):
         label = f"{reader.label(index)}, defect {number}"
-        mask = read_mask(defect.mask, label).astype(np.bool_)
+        mask = read_mask(defect.mask, label)
         if mask.shape != shape:
             raise MetricError(f"{label}: the mask has shape {mask.shape}, that of the first defect {shape}")
         if defect.saturation != int(defect.saturation) or defect.saturation < 0:
