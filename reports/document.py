@@ -1,0 +1,141 @@
+"""What a report says, section by section, before any format."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from matplotlib.figure import Figure
+
+from reports.figures.dots import dot_plot, draw_dots
+from reports.figures.examples import draw_examples, example_sheets
+from reports.provenance import Item, Part, provenance, row_parts
+from reports.selection import Selection
+from reports.tables import Table, accuracy_table, failure_table, published_table, scenario_table, stamps
+from results.record import Collection
+from results.store import safe_name
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure of the report: where it goes (without suffix), what it shows, and how to draw it."""
+
+    stem: str
+    caption: str
+    draw: Callable[[], Figure]
+
+
+@dataclass(frozen=True)
+class Section:
+    """One collection: tables by the stem of their file, and figures."""
+
+    title: str
+    tables: dict[str, Table]
+    figures: tuple[Picture, ...]
+
+
+@dataclass(frozen=True)
+class Log:
+    """The end of a failed cell's log."""
+
+    place: str
+    reason: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Document:
+    """A whole report.
+
+    Attributes:
+        left_out: Which records it does not show, and why.
+        sections: A collection each.
+        failures: The cells that failed.
+        logs: What they printed last.
+        rows: What each row of the tables is.
+        provenance: Protocol, data and machines.
+    """
+
+    left_out: tuple[str, ...]
+    sections: tuple[Section, ...]
+    failures: Table
+    logs: tuple[Log, ...]
+    rows: tuple[Part, ...]
+    provenance: tuple[Part, ...]
+
+
+def make_document(selection: Selection) -> Document:
+    """Say everything that the selected records allow to say.
+
+    Raises:
+        results.errors.ResultError: An examples file is damaged.
+    """
+    stems = unique_stems(collection.name for collection in selection.collections)
+    return Document(
+        left_out=selection.left_out,
+        sections=tuple(_section(selection, collection, stems[collection.name]) for collection in selection.collections),
+        failures=failure_table(selection.cells),
+        logs=tuple(_logs(selection)),
+        rows=row_parts(selection),
+        provenance=provenance(selection),
+    )
+
+
+def unique_stems(names: Iterable[str]) -> dict[str, str]:
+    """Give each name a file name of its own, harmless and as like it as can be."""
+    stems: dict[str, str] = {}
+    taken: set[str] = set()
+    for name in names:
+        stem = first = safe_name(name)
+        number = 2
+        # Some file systems do not tell upper from lower case.
+        while stem.casefold() in taken:
+            stem, number = f"{first}-{number}", number + 1
+        taken.add(stem.casefold())
+        stems[name] = stem
+    return stems
+
+
+def _section(selection: Selection, collection: Collection, stem: str) -> Section:
+    cells = selection.of(collection)
+    tables = {f"tables/{stem}": accuracy_table(collection, cells)}
+    published = published_table(collection, cells)
+    if published is not None:
+        tables[f"tables/{stem}-published"] = published
+    tables[f"tables/{stem}-scenarios"] = scenario_table(collection, cells)
+    return Section(collection.title, tables, tuple(_pictures(selection, collection, stem)))
+
+
+def _pictures(selection: Selection, collection: Collection, stem: str) -> Iterable[Picture]:
+    cells = selection.of(collection)
+    plot = dot_plot(collection, cells)
+    if plot is not None:
+        caption = f"{collection.title}: dots are scenarios and seeds, diamonds their mean. " + _sentences(plot.notes)
+        yield Picture(f"figures/{stem}-accuracy", caption.strip(), lambda: draw_dots(plot))
+    scenarios = sorted({cell.record.scenario for cell in cells})
+    for scenario, scenario_stem in unique_stems(scenarios).items():
+        own = [cell for cell in cells if cell.record.scenario == scenario]
+        for number, sheet in enumerate(example_sheets(own, stamps(own)), start=1):
+            caption = (
+                f"{sheet.title}: images chosen by name, not by score; each method in its own colour scale. "
+                + _sentences(sheet.notes)
+            )
+            suffix = f"-{number}" if number > 1 else ""
+            path = f"figures/{stem}-{scenario_stem}-examples{suffix}"
+            yield Picture(path, caption.strip(), lambda sheet=sheet: draw_examples(sheet))  # type: ignore[misc]
+
+
+def _sentences(notes: Iterable[str]) -> str:
+    return " ".join(note if note.endswith(".") else f"{note}." for note in notes)
+
+
+def _logs(selection: Selection) -> Iterable[Log]:
+    for cell in selection.cells:
+        if cell.record.failure is not None and cell.record.failure.log_tail.strip():
+            record = cell.record
+            place = f"{cell.variant.label}, {record.collection.name}/{record.scenario}, seed {record.seed}"
+            lines = cell.record.failure.log_tail.strip("\n").splitlines()[-_LOG_LINES:]
+            yield Log(place, cell.record.failure.reason, "\n".join(lines))
+
+
+_LOG_LINES = 12
+
+__all__ = ["Document", "Item", "Part", "Picture", "Section", "make_document", "unique_stems"]

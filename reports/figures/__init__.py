@@ -1,0 +1,1 @@
+"""Figures: pure functions of records, the same bytes from the same records."""

@@ -1,0 +1,122 @@
+"""Tables and text for LaTeX: booktabs, compiles with pdflatex."""
+
+import re
+
+from reports.tables import Column, Field, Table
+
+_MANY_COLUMNS = 8
+_LONG_TEXT = 26
+
+# Only what every pdflatex has: no symbol here needs a font beyond Computer Modern.
+_MATH = {
+    "\\": r"\backslash", "<": "<", ">": ">", "|": "|", "±": r"\pm", "×": r"\times", "†": r"\dagger", "·": r"\cdot",
+    "→": r"\rightarrow", "≤": r"\leq", "≥": r"\geq", "σ": r"\sigma", "µ": r"\mu", "μ": r"\mu", "°": r"^\circ",
+    "²": "^2", "³": "^3",
+}  # fmt: skip
+_SYMBOLS = {
+    **{symbol: rf"\ensuremath{{{command}}}" for symbol, command in _MATH.items()},
+    **{symbol: rf"\{symbol}" for symbol in "{}$&#%_"},
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+    '"': "''",
+    "-": "-{}",
+    "–": "--{}",
+    "—": "---{}",
+    "…": r"\ldots{}",
+    "“": "``",
+    "”": "''",
+    "’": "'",
+    "\u00a0": "~",
+}
+
+
+def escape(text: str) -> str:
+    """Make any text, on one line, print as it is; a letter that pdflatex's fonts lack prints as its code point."""
+    line = " ".join(re.sub(r"[\x00-\x1f\x7f\u2028\u2029]", " ", text).split())
+    return "".join(_character(character) for character in line)
+
+
+def breakable(text: str) -> str:
+    """Like :func:`escape`, for names and logs: lines may also break after punctuation within a word."""
+    pieces = re.split(r"(?<=[/\\_.,:=-])", text)
+    return r"\allowbreak{}".join(escape(piece) if piece.strip() else " " for piece in pieces if piece)
+
+
+def log_lines(text: str) -> str:
+    """Print the lines of a log, one under the other."""
+    lines = [breakable(line.expandtabs()) or r"\mbox{}" for line in text.splitlines()]
+    return "\\\\\n".join(lines)
+
+
+def _character(character: str) -> str:
+    if character in _SYMBOLS:
+        return _SYMBOLS[character]
+    if character.isascii() or ("\u00c0" <= character <= "\u00ff" and character not in "ÐÞðþ×÷"):
+        return character
+    return rf"\texttt{{[U+{ord(character):04X}]}}"
+
+
+def render_table(table: Table) -> str:
+    """Print a table to be read in by any document with array, booktabs and longtable; it may run over several pages."""
+    columns = "@{}" + "".join(_column(table, index) for index in range(len(table.columns))) + "@{}"
+    heads = " & ".join(_head(column) for column in table.columns) + r" \\"
+    lines = [
+        rf"\begingroup\{_size(table)}\setlength{{\tabcolsep}}{{3pt}}",
+        rf"\begin{{longtable}}[l]{{{columns}}}",
+        r"\toprule",
+        heads,
+        r"\midrule",
+        r"\endhead",
+        r"\bottomrule",
+        r"\endfoot",
+        *_body(table),
+        r"\end{longtable}",
+        *_notes(table),
+        r"\endgroup",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _size(table: Table) -> str:
+    return "footnotesize" if len(table.columns) < _MANY_COLUMNS else "scriptsize"
+
+
+def _column(table: Table, index: int) -> str:
+    if table.columns[index].numeric:
+        return "r"
+    longest = max((len(row[index].text) for row in table.rows), default=0)
+    return "l" if longest <= _LONG_TEXT else r">{\raggedright\arraybackslash}p{32mm}"
+
+
+def _body(table: Table) -> list[str]:
+    lines = []
+    grouped = table.columns[0].title == "Scenario"
+    for index, row in enumerate(table.rows):
+        texts = [_field(field) for field in row]
+        if grouped and index and row[0] == table.rows[index - 1][0]:
+            texts[0] = ""
+        elif grouped and index:
+            lines.append(r"\addlinespace")
+        lines.append(" & ".join(texts) + r" \\")
+    return lines
+
+
+def _notes(table: Table) -> list[str]:
+    if not table.notes:
+        return []
+    texts = [
+        (rf"\textsuperscript{{{escape(note.mark)}}}~" if note.mark else "") + escape(note.text) for note in table.notes
+    ]
+    return [r"{\raggedright\noindent", "\\\\\n".join(texts) + r"\par}"]
+
+
+def _head(column: Column) -> str:
+    # Numbers are narrow: their heads are stacked word by word, and limits apart.
+    words = column.title.replace("@", " @").split() if column.numeric else [column.title]
+    stacked = r"\\".join(escape(word) for word in words)
+    return rf"\shortstack[r]{{{stacked}}}" if len(words) > 1 else stacked
+
+
+def _field(field: Field) -> str:
+    text = rf"\textbf{{{escape(field.text)}}}" if field.best else escape(field.text)
+    return text + (rf"\textsuperscript{{{escape(','.join(field.marks))}}}" if field.marks else "")

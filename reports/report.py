@@ -1,0 +1,138 @@
+"""Write a report, or tell whether the one on disk is what the records say."""
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Literal
+
+import jinja2
+
+from reports import latex, markdown
+from reports.delimited import cells_csv, means_csv, metrics_csv
+from reports.document import Document, make_document
+from reports.errors import ReportError
+from reports.figures.style import encode
+from reports.selection import Selection, read_runs
+from results.atomic import write_atomically
+
+FORMATS = ("md", "tex", "csv")
+
+
+def write_report(runs: Sequence[Path], out: Path, formats: Collection[str] = FORMATS) -> list[Path]:
+    """Write the report of some runs.
+
+    ``md`` is ``report.md`` with PNG figures, ``tex`` is ``report.tex`` with its tables apart and PDF figures, ``csv``
+    is ``metrics.csv`` (every cell's metrics), ``means.csv`` (the tables' rows) and ``cells.csv`` (how each cell ran).
+
+    Args:
+        runs: Run folders.
+        out: Folder to write to.
+        formats: Of ``md``, ``tex``, ``csv``.
+
+    Returns:
+        The files written.
+
+    Raises:
+        ReportError: There is no record, or a format is unknown.
+        results.errors.ResultError: A record cannot be read or a file cannot be written.
+    """
+    files = make_report(runs, formats)
+    for name, content in files.items():
+        _write(out / name, content)
+    return [out / name for name in files]
+
+
+def check_report(runs: Sequence[Path], out: Path, formats: Collection[str] = FORMATS) -> list[Path]:
+    """Make the report of some runs in memory, and return the files in ``out`` that are missing or differ from it.
+
+    Figures compare byte by byte: another version of matplotlib than the one that drew them may count as a difference.
+
+    Raises:
+        ReportError: There is no record, or a format is unknown.
+        results.errors.ResultError: A record cannot be read.
+    """
+    files = make_report(runs, formats)
+    return [out / name for name, content in files.items() if _read(out / name) != content]
+
+
+def make_report(runs: Sequence[Path], formats: Collection[str]) -> dict[str, bytes]:
+    """Make the files of a report: name within its folder to content.
+
+    Raises:
+        ReportError: There is no record, or a format is unknown.
+        results.errors.ResultError: A record cannot be read.
+    """
+    unknown = sorted(set(formats) - set(FORMATS))
+    if unknown:
+        raise ReportError(f"unknown report format {', '.join(unknown)}; allowed: {', '.join(FORMATS)}")
+    selection = read_runs(runs)
+    document = make_document(selection)
+    files: dict[str, bytes] = {}
+    if "md" in formats:
+        files["report.md"] = _render("report.md.jinja", document).encode()
+    if "tex" in formats:
+        files["report.tex"] = _render("report.tex.jinja", document).encode()
+        for section in document.sections:
+            files |= {f"{stem}.tex": latex.render_table(table).encode() for stem, table in section.tables.items()}
+    files |= _figures(document, formats)
+    if "csv" in formats:
+        files |= _tabular(selection)
+    return files
+
+
+def _figures(document: Document, formats: Collection[str]) -> dict[str, bytes]:
+    kinds: list[Literal["png", "pdf"]] = []
+    kinds += ["png"] if "md" in formats else []
+    kinds += ["pdf"] if "tex" in formats else []
+    if not kinds:
+        return {}
+    files: dict[str, bytes] = {}
+    for section in document.sections:
+        for picture in section.figures:
+            figure = picture.draw()
+            files |= {f"{picture.stem}.{kind}": encode(figure, kind) for kind in kinds}
+    return files
+
+
+def _tabular(selection: Selection) -> dict[str, bytes]:
+    return {
+        "metrics.csv": metrics_csv(selection).encode(),
+        "means.csv": means_csv(selection).encode(),
+        "cells.csv": cells_csv(selection).encode(),
+    }
+
+
+def _render(template: str, document: Document) -> str:
+    # Not the usual braces and percent signs: LaTeX is full of them.
+    environment = jinja2.Environment(
+        block_start_string="<%",
+        block_end_string="%>",
+        variable_start_string="<<",
+        variable_end_string=">>",
+        comment_start_string="<#",
+        comment_end_string="#>",
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+        loader=jinja2.PackageLoader("reports"),
+        autoescape=False,
+    )
+    environment.filters |= {
+        "md": markdown.escape,
+        "md_table": markdown.render_table,
+        "md_log": markdown.preformatted,
+        "tex": latex.escape,
+        "tex_names": latex.breakable,
+        "tex_log": latex.log_lines,
+    }
+    return environment.get_template(template).render(report=document).rstrip() + "\n"
+
+
+def _write(path: Path, content: bytes) -> None:
+    write_atomically(path, lambda file: file.write(content))
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None

@@ -1,0 +1,125 @@
+"""Which records a report is made of: of each cell one, all of a scenario on the same files."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from reports.errors import ReportError
+from reports.variants import Variant, identify, label_variants
+from results.record import Collection, Record
+from results.store import RunStore
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of the report.
+
+    Attributes:
+        record: Its outcome.
+        variant: The row that it belongs to.
+        directory: Where its arrays are; ``None`` if nowhere.
+    """
+
+    record: Record
+    variant: Variant
+    directory: Path | None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the cell has metrics."""
+        return self.record.status == "ok"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The cells of a report in their final order, and what was left out.
+
+    Attributes:
+        cells: By collection (real ones first), scenario, row and seed.
+        left_out: One sentence per reason why records are not among them.
+    """
+
+    cells: tuple[Cell, ...]
+    left_out: tuple[str, ...]
+
+    @property
+    def collections(self) -> tuple[Collection, ...]:
+        """Every collection, once."""
+        return tuple({cell.record.collection.name: cell.record.collection for cell in self.cells}.values())
+
+    @property
+    def variants(self) -> tuple[Variant, ...]:
+        """Every row, once, in the order of the tables."""
+        return tuple(sorted({cell.variant for cell in self.cells}, key=_variant_order))
+
+    def of(self, collection: Collection) -> tuple[Cell, ...]:
+        """The cells of one collection."""
+        return tuple(cell for cell in self.cells if cell.record.collection.name == collection.name)
+
+
+def read_runs(runs: Sequence[Path]) -> Selection:
+    """Select from all records of some run folders.
+
+    Raises:
+        ReportError: There is no record in them.
+        results.errors.ResultError: A record cannot be read.
+    """
+    found: list[tuple[Record, Path | None]] = []
+    for run in runs:
+        store = RunStore(run)
+        records = store.records()
+        if not records:
+            raise ReportError(f"no records in {run}; give the folder that `bench run --out` wrote, or run it first")
+        found += [(record, store.cell_directory(record)) for record in records]
+    return select(found)
+
+
+def select(found: Iterable[tuple[Record, Path | None]]) -> Selection:
+    """Choose one record per row, scenario and seed, all of a scenario on the same files.
+
+    Of the same cell the newest record counts; of a scenario whose files changed, the cells on the newest files.
+
+    Args:
+        found: Records and the folders of their arrays.
+    """
+    by_key: dict[str, tuple[Record, Path | None]] = {}
+    for record, directory in sorted(found, key=lambda pair: (pair[0].status == "ok", pair[0].created)):
+        by_key[record.key] = (record, directory)
+    newest_first = sorted(by_key.values(), key=lambda pair: (pair[0].created, pair[0].key), reverse=True)
+    identities = identify([record for record, _ in newest_first])
+    fingerprints: dict[tuple[str, str], str] = {}
+    chosen: dict[tuple[str, str, str, int], tuple[Record, Path | None]] = {}
+    changed = repeated = 0
+    for record, directory in newest_first:
+        scenario = (record.collection.name, record.scenario)
+        if record.data is not None:
+            current = fingerprints.setdefault(scenario, record.data.fingerprint)
+            if record.data.fingerprint != current:
+                changed += 1
+                continue
+        place = (identities[record.key], *scenario, record.seed)
+        if place in chosen:
+            repeated += 1
+            continue
+        chosen[place] = (record, directory)
+    # A row is described by its cells that worked: those that failed may not know their weights.
+    known_last = sorted(chosen.values(), key=lambda pair: (pair[0].status == "ok", pair[0].key))
+    left_out = []
+    if repeated:
+        left_out.append(f"{repeated} older records of cells that ran again are left out.")
+    if changed:
+        left_out.append(f"{changed} records measured on other files of a scenario than the newest are left out.")
+    variants = label_variants({identities[record.key]: record for record, _ in known_last})
+    cells = [Cell(record, variants[identities[record.key]], directory) for record, directory in chosen.values()]
+    return Selection(tuple(sorted(cells, key=_order)), tuple(left_out))
+
+
+def _variant_order(variant: Variant) -> tuple[str, str, int]:
+    return variant.title.casefold(), variant.method, variant.number
+
+
+def _order(cell: Cell) -> tuple[object, ...]:
+    collection = cell.record.collection
+    # What ranks nothing comes after what does.
+    first = (collection.note is not None, collection.title.casefold(), collection.name)
+    return (*first, cell.record.scenario, *_variant_order(cell.variant), cell.record.seed)

@@ -1,0 +1,69 @@
+"""How tables and plots print the names of metrics, and which of them they show."""
+
+from collections.abc import Collection
+
+_TITLES = {
+    "image_au_roc": "Image AU-ROC",
+    "image_average_precision": "Image AP",
+    "image_f1_max": "Image F1-max",
+    "au_pro": "AU-PRO",
+    "au_spro": "AU-sPRO",
+    "pixel_au_roc": "Pixel AU-ROC",
+    "pixel_average_precision": "Pixel AP",
+    "pixel_f1_max": "Pixel F1-max",
+    "size_robustness": "Size robustness",
+    **{f"au_pro_q{quartile}": f"AU-PRO Q{quartile}" for quartile in range(1, 5)},
+}
+
+_TABLE = ("image_au_roc", "image_average_precision", "au_pro@0.3", "au_pro@0.05", "pixel_average_precision")
+_PLOT = ("image_au_roc", "au_pro@0.3")
+
+
+def metric_title(metric: str, half: str = "") -> str:
+    """Print a metric's name: ``structural/image_au_roc`` is ``Structural image AU-ROC``.
+
+    Args:
+        metric: Its name in the record.
+        half: What to call the part it measures, where its name does not say it.
+    """
+    prefix, _, name = metric.rpartition("/")
+    base, at, limit = name.partition("@")
+    title = f"{_TITLES.get(base, base)}{at}{limit}"
+    part = prefix or half
+    if not part:
+        return title
+    return f"{part.capitalize()} {title[0].lower() + title[1:] if title[1:2].islower() else title}"
+
+
+def is_saturated(available: Collection[str]) -> bool:
+    """Whether metrics of these names come from a collection with saturation thresholds (the form of MVTec LOCO)."""
+    return any("au_spro@" in metric for metric in available)
+
+
+def table_metrics(available: Collection[str]) -> tuple[str, ...]:
+    """The metrics that accuracy tables show, of those that the records have.
+
+    A saturated collection shows its structural and logical halves and then their mean.
+    """
+    if not is_saturated(available):
+        return tuple(metric for metric in _TABLE if metric in available)
+    parts = ("structural/", "logical/", "")
+    wanted = [part + metric for metric in ("image_au_roc", _saturated_metric(available)) for part in parts]
+    return tuple(metric for metric in wanted if metric in available)
+
+
+def plot_metrics(available: Collection[str]) -> tuple[str, ...]:
+    """The metrics that the dot plot shows, of those that the records have: one of detection, one of localisation."""
+    if not is_saturated(available):
+        return tuple(metric for metric in _PLOT if metric in available)
+    return tuple(metric for metric in table_metrics(available) if "/" in metric) or table_metrics(available)
+
+
+def _saturated_metric(available: Collection[str]) -> str:
+    limits = sorted(metric for metric in available if metric.startswith("au_spro@"))
+    return "au_spro@0.05" if "au_spro@0.05" in limits or not limits else limits[0]
+
+
+def percent(value: float) -> str:
+    """Print a fraction as percent with one decimal: 0.9871 is ``98.7``."""
+    return f"{100 * value:.1f}"
