@@ -1,0 +1,73 @@
+"""A hash of the source code that determines a result, so that results of changed code are measured again."""
+
+import ast
+import hashlib
+from collections.abc import Iterator
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+_EVALUATION = ("bench.cell", "bench.evaluation", "bench.datasets.images", "metrics")
+"""Besides the method: what decodes images, runs a cell and computes its metrics."""
+_ROOMS = ("methods", "metrics")
+"""Packages whose modules count wherever they are imported."""
+
+
+def code_version(module: str) -> str:
+    """SHA-256 over a method's module, what it imports from its own package, and the evaluation.
+
+    Imports inside functions count too. Comments and layout do not: editing them invalidates no result.
+
+    Args:
+        module: Dotted name of the module that defines the method.
+    """
+    found: dict[str, str] = {}
+    _collect(module, {module.partition(".")[0], *_ROOMS}, found)
+    for name in _EVALUATION:
+        _collect(name, set(_ROOMS), found)
+    text = "".join(f"{name}\0{source}\0" for name, source in sorted(found.items()))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _collect(module: str, packages: set[str], found: dict[str, str]) -> None:
+    if module in found:
+        return
+    source, imported = _read(module)
+    found[module] = source
+    for name in imported:
+        if name.partition(".")[0] in packages:
+            _collect(name, packages, found)
+
+
+@cache
+def _read(module: str) -> tuple[str, tuple[str, ...]]:
+    """Return a module's source without comments, and the dotted names of the modules that it imports."""
+    spec = find_spec(module)
+    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+        return "", ()
+    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    package = module if spec.submodule_search_locations is not None else module.rpartition(".")[0]
+    return ast.unparse(tree), tuple(dict.fromkeys(_imports(tree, package)))
+
+
+def _imports(tree: ast.AST, package: str) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            yield base
+            for name in node.names:
+                if _is_module(f"{base}.{name.name}"):
+                    yield f"{base}.{name.name}"
+
+
+def _is_module(name: str) -> bool:
+    # Only our own packages are asked: looking a submodule up imports the packages above it.
+    if name.partition(".")[0] not in _ROOMS:
+        return False
+    try:
+        return find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False

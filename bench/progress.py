@@ -1,0 +1,211 @@
+"""How far a run is: live lines in a terminal, log lines anywhere else."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Column
+
+from bench.devices import Slot
+from bench.plan import Cell
+from methods.detector import Progress as Step
+from results.record import Record
+
+_WIDE = 100
+_LOG_EVERY = 30.0
+_HEADLINES = (("image_au_roc", "image AU-ROC"), ("au_pro@0.3", "AU-PRO@0.3"), ("au_spro@0.05", "AU-sPRO@0.05"))
+
+
+class Display(Protocol):
+    """Shows the cells of a run."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def started(self, slot: Slot, cell: Cell) -> None:
+        """A worker has begun a cell."""
+
+    def stepped(self, slot: Slot, cell: Cell, step: Step) -> None:
+        """A cell has come this far."""
+
+    def ended(self, slot: Slot, cell: Cell, record: Record) -> None:
+        """A cell is recorded."""
+
+
+def make_display(console: Console, total: int) -> Display:
+    """Choose the display that ``console`` can show, for ``total`` cells."""
+    return LiveDisplay(console, total) if console.is_terminal else LogDisplay(console, total)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as ``h:mm:ss``, or ``m:ss`` below an hour."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+@dataclass
+class _Stage:
+    """Rate of one stage of one cell, from the first step seen: work before that, such as loading, is not a step."""
+
+    name: str
+    first: int
+    start: float
+
+    def rate(self, step: Step, now: float) -> float | None:
+        """Steps per second; ``None`` while there is nothing to go by."""
+        return (step.done - self.first) / (now - self.start) if step.done > self.first and now > self.start else None
+
+
+class Pace:
+    """Steps, rate and time left of running cells."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._stages: dict[str, _Stage] = {}
+
+    def describe(self, cell: Cell, step: Step) -> tuple[str, str, str]:
+        """Count, rate and time left, as text; empty where there are no steps to count."""
+        now = self._clock()
+        stage = self._stages.get(cell.key)
+        if stage is None or stage.name != step.stage:
+            stage = self._stages[cell.key] = _Stage(step.stage, step.done, now)
+        if step.total <= 2:
+            return "", "", ""
+        count = f"{step.done:,}/{step.total:,}"
+        rate = stage.rate(step, now)
+        if rate is None:
+            return count, "", ""
+        shown = f"{rate:.0f}/s" if rate >= 10 else f"{rate:.1f}/s"
+        return count, shown, duration((step.total - step.done) / rate)
+
+
+def outcome_line(cell: Cell, record: Record) -> str:
+    """One line, with markup, about a cell that has ended."""
+    label = f"[bold]{escape(cell.label)}[/]"
+    if record.failure is not None:
+        return f"[red]failed[/] {label}: {escape(record.failure.reason)}"
+    values = [
+        f"{title} {100 * value:.1f}" for name, title in _HEADLINES if (value := record.metrics.get(name)) is not None
+    ]
+    seconds = sum(record.timings.model_dump().values()) if record.timings else 0
+    return f"[green]done[/]   {label}: {', '.join(values) or 'no defined metric'} ({duration(seconds)})"
+
+
+class LogDisplay:
+    """Plain lines: when a cell starts, twice a minute, and when it ends."""
+
+    def __init__(self, console: Console, total: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._console = console
+        self._total = total
+        self._clock = clock
+        self._ended = 0
+        self._last: dict[str, float] = {}
+        self._pace = Pace(clock)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def started(self, slot: Slot, cell: Cell) -> None:
+        """Print the cell and where it runs."""
+        self._last[cell.key] = self._clock()
+        self._print(f"start  {escape(cell.label)} on {slot.device}")
+
+    def stepped(self, slot: Slot, cell: Cell, step: Step) -> None:
+        """Print the cell's progress if it has been silent for a while."""
+        count, rate, left = self._pace.describe(cell, step)
+        if count and self._clock() - self._last[cell.key] >= _LOG_EVERY:
+            self._last[cell.key] = self._clock()
+            self._print(f"       {escape(cell.label)}: {step.stage} {count}, {rate}, {left} left")
+
+    def ended(self, slot: Slot, cell: Cell, record: Record) -> None:
+        """Print the cell's outcome."""
+        self._ended += 1
+        self._print(f"{outcome_line(cell, record)} [{self._ended} of {self._total}]")
+
+    def _print(self, text: str) -> None:
+        self._console.print(text, soft_wrap=True, highlight=False)
+
+
+class LiveDisplay:
+    """A line per running cell and one for the whole run; outcomes scroll by above."""
+
+    def __init__(self, console: Console, total: int) -> None:
+        bar = 24 if console.width >= _WIDE else 8
+        self._console = console
+        self._pace = Pace()
+        self._start = time.monotonic()
+        self._tasks: dict[str, TaskID] = {}
+        self._progress = Progress(
+            TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
+            TextColumn("{task.fields[stage]}", table_column=Column(no_wrap=True)),
+            BarColumn(bar),
+            _right("count"),
+            _right("rate"),
+            _right("left"),
+            console=console,
+            expand=True,
+        )
+        self._total = self._progress.add_task("[bold]all cells[/]", total=total, **_fields())
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for task in self._tasks.values():
+            self._progress.remove_task(task)
+        self._progress.stop()
+
+    def started(self, slot: Slot, cell: Cell) -> None:
+        """Add the cell's line."""
+        task = self._progress.add_task(escape(cell.label), total=None, **_fields(stage="start"))
+        self._tasks[cell.key] = task
+
+    def stepped(self, slot: Slot, cell: Cell, step: Step) -> None:
+        """Update the cell's line."""
+        count, rate, left = self._pace.describe(cell, step)
+        counted = step.total > 2
+        self._progress.update(
+            self._tasks[cell.key],
+            total=step.total if counted else None,
+            completed=step.done if counted else 0,
+            **_fields(step.stage, count, rate, left),
+        )
+        self._update_total(0)
+
+    def ended(self, slot: Slot, cell: Cell, record: Record) -> None:
+        """Turn the cell's line into its outcome."""
+        self._progress.remove_task(self._tasks.pop(cell.key))
+        self._console.print(outcome_line(cell, record), highlight=False)
+        self._update_total(1)
+
+    def _update_total(self, more: int) -> None:
+        self._progress.update(self._total, advance=more)
+        task = next(task for task in self._progress.tasks if task.id == self._total)
+        done, total = int(task.completed), int(task.total or 0)
+        elapsed = time.monotonic() - self._start
+        left = duration(elapsed / done * (total - done)) if done else ""
+        self._progress.update(self._total, **_fields("", f"{done}/{total}", "", left))
+
+
+def _right(field: str) -> TextColumn:
+    return TextColumn(f"{{task.fields[{field}]}}", justify="right", table_column=Column(no_wrap=True, justify="right"))
+
+
+def _fields(stage: str = "", count: str = "", rate: str = "", left: str = "") -> dict[str, Any]:
+    return {"stage": stage, "count": count, "rate": rate, "left": left}
