@@ -1,10 +1,13 @@
 """Frozen pretrained feature extractors and the identity of their weights."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from methods.errors import MethodError, WeightsError
 from methods.torchvision_import import import_torchvision
@@ -104,16 +107,23 @@ def _weights_file(name: str, weights: str, weights_dir: Path) -> Path:
 class Backbone(nn.Module):
     """Frozen feature extractor in evaluation mode that normalises its images itself.
 
+    Its batch normalisations are folded into the convolutions and these run in channels_last layout: the same
+    features up to float32 rounding, faster.
+
     Args:
         name: A key of ``BACKBONES``.
         strides: Which feature maps to return, by their stride in pixels (4, 8, 16 or 32): the output of the last
             block at that resolution. Deeper blocks are not built.
-        weights: As in :func:`backbone_identity`.
+        weights: As in :func:`backbone_identity`. Random ones come from torch's global generator.
         weights_dir: Where downloads are kept.
 
     Attributes:
         channels: Channels of each returned map.
         strides: As given.
+
+    Raises:
+        MethodError: Unknown name.
+        WeightsError: The weights cannot be had or are not this network's.
     """
 
     mean: Tensor
@@ -125,32 +135,20 @@ class Backbone(nn.Module):
         import timm
 
         spec = backbone_spec(name)
-        probe = timm.create_model(spec.architecture, features_only=True)
-        reductions = probe.feature_info.reduction()
+        with torch.device("meta"):
+            reductions = timm.create_model(spec.architecture, features_only=True).feature_info.reduction()
         levels = tuple(reductions.index(stride) for stride in strides)
         self.network = timm.create_model(spec.architecture, features_only=True, out_indices=levels)
         self.strides = strides
         self.channels: tuple[int, ...] = tuple(self.network.feature_info.channels())
         if weights != "random":
-            self._load(_weights_file(name, weights, weights_dir), spec)
+            state = _read_state(spec, _weights_file(name, weights, weights_dir))
+            self.network.load_state_dict({key: state[key] for key in self.network.state_dict()})
         self.register_buffer("mean", torch.tensor(spec.mean).view(1, 3, 1, 1) * 255)
         self.register_buffer("std", torch.tensor(spec.std).view(1, 3, 1, 1) * 255)
         self.eval().requires_grad_(False)
-
-    def _load(self, path: Path, spec: BackboneSpec) -> None:
-        import timm
-
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        full = timm.create_model(spec.architecture)
-        if spec.download is None:
-            # The package names its tensors otherwise, but in timm's order and shapes.
-            state = dict(zip(full.state_dict(), state.values(), strict=True))
-        try:
-            full.load_state_dict(state)
-        except RuntimeError as error:
-            raise WeightsError(f"{path} does not hold the weights of {spec.architecture}: {error}") from error
-        own = self.network.state_dict()
-        self.network.load_state_dict({key: value for key, value in full.state_dict().items() if key in own})
+        _fold_batch_norms(self.network)
+        self.network.to(memory_format=torch.channels_last)
 
     def train(self, mode: bool = True) -> "Backbone":
         """Stay in evaluation mode: the extractor is frozen, its batch statistics too."""
@@ -158,5 +156,43 @@ class Backbone(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Map RGB images (B, 3, H, W), uint8 or float 0-255, to feature maps (B, C, H/stride, W/stride)."""
+        images = images.contiguous(memory_format=torch.channels_last)
         features: list[Tensor] = self.network((images.float() - self.mean) / self.std)
         return features
+
+
+def _read_state(spec: BackboneSpec, path: Path) -> dict[str, Tensor]:
+    """State dict of the whole classification network, its names and shapes checked."""
+    import timm
+
+    with torch.device("meta"):
+        expected = timm.create_model(spec.architecture).state_dict()
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, UnpicklingError, EOFError, KeyError) as error:
+        raise WeightsError(f"{path} is damaged or no state dict: {error or type(error).__name__}") from error
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise WeightsError(f"{path} holds no state dict, a mapping of names to tensors")
+    if [value.shape for value in state.values()] != [value.shape for value in expected.values()]:
+        raise WeightsError(
+            f"{path} does not hold the weights of {spec.architecture}: number or shapes of tensors differ"
+        )
+    if spec.download is None:
+        # The package names its tensors otherwise, but in timm's order and shapes.
+        return dict(zip(expected, state.values(), strict=True))
+    if state.keys() != expected.keys():
+        different = sorted(state.keys() ^ expected.keys())
+        raise WeightsError(f"{path} does not hold the weights of {spec.architecture}: {different[0]} differs")
+    return state
+
+
+def _fold_batch_norms(network: nn.Module) -> None:
+    """Merge each batch normalisation into the convolution before it; what remains of it is its activation."""
+    # timm's residual networks register their layers in the order in which they run.
+    layers = [item for item in network.named_modules() if isinstance(item[1], nn.Conv2d | nn.BatchNorm2d)]
+    for (_, convolution), (name, norm) in pairwise(layers):
+        if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            merged = fuse_conv_bn_eval(convolution, norm)
+            convolution.weight, convolution.bias = merged.weight, merged.bias
+            parent, _, child = name.rpartition(".")
+            setattr(network.get_submodule(parent), child, getattr(norm, "act", nn.Identity()))

@@ -86,6 +86,13 @@ def make_config(method: "type[Detector]", preset: str | None, overrides: Mapping
     return method.Config(**{name: _convert(method, name, types[name], value) for name, value in values.items()})
 
 
+def changed_options(config: Any, *ignored: str) -> list[str]:
+    """Options whose values are not the defaults, as ``name=value``, apart from those named in ``ignored``."""
+    default = type(config)()
+    names = [field.name for field in dataclasses.fields(config) if field.name not in ignored]
+    return [f"{name}={getattr(config, name)}" for name in names if getattr(config, name) != getattr(default, name)]
+
+
 def _convert(method: "type[Detector]", name: str, hint: Any, value: object) -> object:
     from pydantic import TypeAdapter, ValidationError
 
