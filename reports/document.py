@@ -2,24 +2,27 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 from matplotlib.figure import Figure
 
 from reports.figures.dots import dot_plot, draw_dots
 from reports.figures.examples import draw_examples, example_sheets
-from reports.provenance import Item, Part, provenance, row_parts
+from reports.provenance import Part, provenance, row_parts
 from reports.selection import Selection
 from reports.tables import Table, accuracy_table, failure_table, published_table, scenario_table, stamps
 from results.record import Collection
 from results.store import safe_name
 
+_LOG_LINES = 12
+
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure of the report: where it goes (without suffix), what it shows, and how to draw it."""
+    """A figure of the report: where it goes (without suffix), what it shows in words, and how to draw it."""
 
     stem: str
-    caption: str
+    description: str
     draw: Callable[[], Figure]
 
 
@@ -108,23 +111,18 @@ def _pictures(selection: Selection, collection: Collection, stem: str) -> Iterab
     cells = selection.of(collection)
     plot = dot_plot(collection, cells)
     if plot is not None:
-        caption = f"{collection.title}: dots are scenarios and seeds, diamonds their mean. " + _sentences(plot.notes)
-        yield Picture(f"figures/{stem}-accuracy", caption.strip(), lambda: draw_dots(plot))
+        yield Picture(f"figures/{stem}-accuracy", describe(plot.title, plot.notes), partial(draw_dots, plot))
     scenarios = sorted({cell.record.scenario for cell in cells})
     for scenario, scenario_stem in unique_stems(scenarios).items():
         own = [cell for cell in cells if cell.record.scenario == scenario]
         for number, sheet in enumerate(example_sheets(own, stamps(own)), start=1):
-            caption = (
-                f"{sheet.title}: images chosen by name, not by score; each method in its own colour scale. "
-                + _sentences(sheet.notes)
-            )
-            suffix = f"-{number}" if number > 1 else ""
-            path = f"figures/{stem}-{scenario_stem}-examples{suffix}"
-            yield Picture(path, caption.strip(), lambda sheet=sheet: draw_examples(sheet))  # type: ignore[misc]
+            path = f"figures/{stem}-{scenario_stem}-examples" + (f"-{number}" if number > 1 else "")
+            yield Picture(path, describe(sheet.title, sheet.notes), partial(draw_examples, sheet))
 
 
-def _sentences(notes: Iterable[str]) -> str:
-    return " ".join(note if note.endswith(".") else f"{note}." for note in notes)
+def describe(title: str, notes: Iterable[str]) -> str:
+    """Say in words what a figure shows and says, for those who do not see it."""
+    return " ".join([f"{title}.", *(note if note.endswith(".") else f"{note}." for note in notes)])
 
 
 def _logs(selection: Selection) -> Iterable[Log]:
@@ -134,8 +132,3 @@ def _logs(selection: Selection) -> Iterable[Log]:
             place = f"{cell.variant.label}, {record.collection.name}/{record.scenario}, seed {record.seed}"
             lines = cell.record.failure.log_tail.strip("\n").splitlines()[-_LOG_LINES:]
             yield Log(place, cell.record.failure.reason, "\n".join(lines))
-
-
-_LOG_LINES = 12
-
-__all__ = ["Document", "Item", "Part", "Picture", "Section", "make_document", "unique_stems"]

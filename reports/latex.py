@@ -6,6 +6,7 @@ from reports.tables import Column, Field, Table
 
 _MANY_COLUMNS = 8
 _LONG_TEXT = 26
+_DEEP = 16
 
 # Only what every pdflatex has: no symbol here needs a font beyond Computer Modern.
 _MATH = {
@@ -38,14 +39,15 @@ def escape(text: str) -> str:
 
 def breakable(text: str) -> str:
     """Like :func:`escape`, for names and logs: lines may also break after punctuation within a word."""
-    pieces = re.split(r"(?<=[/\\_.,:=-])", text)
-    return r"\allowbreak{}".join(escape(piece) if piece.strip() else " " for piece in pieces if piece)
+    words = [re.split(r"(?<=[/\\_.,:=-])", word) for word in text.split()]
+    return " ".join(r"\allowbreak{}".join(escape(piece) for piece in word if piece) for word in words)
 
 
 def log_lines(text: str) -> str:
-    """Print the lines of a log, one under the other."""
-    lines = [breakable(line.expandtabs()) or r"\mbox{}" for line in text.splitlines()]
-    return "\\\\\n".join(lines)
+    """Print the lines of a log, one under the other, with their indentation."""
+    lines = [line.expandtabs() for line in text.splitlines()]
+    shown = ["~" * min(len(line) - len(line.lstrip()), _DEEP) + breakable(line) for line in lines]
+    return "\\\\\n".join(line or "~" for line in shown)
 
 
 def _character(character: str) -> str:
@@ -61,7 +63,7 @@ def render_table(table: Table) -> str:
     columns = "@{}" + "".join(_column(table, index) for index in range(len(table.columns))) + "@{}"
     heads = " & ".join(_head(column) for column in table.columns) + r" \\"
     lines = [
-        rf"\begingroup\{_size(table)}\setlength{{\tabcolsep}}{{3pt}}",
+        rf"\begingroup\{_size(table)}\setlength{{\tabcolsep}}{{3pt}}\setlength{{\LTpre}}{{2pt}}\setlength{{\LTpost}}{{2pt}}",
         rf"\begin{{longtable}}[l]{{{columns}}}",
         r"\toprule",
         heads,
@@ -89,15 +91,17 @@ def _column(table: Table, index: int) -> str:
 
 
 def _body(table: Table) -> list[str]:
-    lines = []
+    """The rows; those of one scenario stay on one page and name it once."""
     grouped = table.columns[0].title == "Scenario"
+    lines = []
     for index, row in enumerate(table.rows):
-        texts = [_field(field) for field in row]
+        texts = [_field(field, column) for field, column in zip(row, table.columns, strict=True)]
         if grouped and index and row[0] == table.rows[index - 1][0]:
             texts[0] = ""
         elif grouped and index:
             lines.append(r"\addlinespace")
-        lines.append(" & ".join(texts) + r" \\")
+        last = index + 1 == len(table.rows) or row[0] != table.rows[index + 1][0]
+        lines.append(" & ".join(texts) + (r" \\*" if grouped and not last else r" \\"))
     return lines
 
 
@@ -107,7 +111,7 @@ def _notes(table: Table) -> list[str]:
     texts = [
         (rf"\textsuperscript{{{escape(note.mark)}}}~" if note.mark else "") + escape(note.text) for note in table.notes
     ]
-    return [r"{\raggedright\noindent", "\\\\\n".join(texts) + r"\par}"]
+    return [r"{\raggedright\noindent", "\\\\[1pt]\n".join(texts) + r"\par}"]
 
 
 def _head(column: Column) -> str:
@@ -117,6 +121,7 @@ def _head(column: Column) -> str:
     return rf"\shortstack[r]{{{stacked}}}" if len(words) > 1 else stacked
 
 
-def _field(field: Field) -> str:
-    text = rf"\textbf{{{escape(field.text)}}}" if field.best else escape(field.text)
-    return text + (rf"\textsuperscript{{{escape(','.join(field.marks))}}}" if field.marks else "")
+def _field(field: Field, column: Column) -> str:
+    text = escape(field.text) if column.numeric else breakable(field.text)
+    marks = rf"\textsuperscript{{{escape(','.join(field.marks))}}}" if field.marks else ""
+    return (rf"\textbf{{{text}}}" if field.best else text) + marks

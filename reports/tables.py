@@ -109,9 +109,15 @@ def mean_text(mean: Mean) -> str:
     return percent(mean.value) + deviation
 
 
-def accuracy_table(collection: Collection, cells: Sequence[Cell]) -> Table:
-    """Mean over the scenarios of one collection, one row per method and configuration."""
-    metrics = table_metrics(available_metrics(cells))
+def accuracy_table(collection: Collection, cells: Sequence[Cell], metrics: Sequence[str] | None = None) -> Table:
+    """Mean over the scenarios of one collection, one row per method and configuration.
+
+    Args:
+        collection: The collection.
+        cells: Its cells.
+        metrics: A column each; those that reports show of what the cells have when ``None``.
+    """
+    metrics = table_metrics(available_metrics(cells)) if metrics is None else metrics
     rows = aggregate(cells, metrics)
     marks = _Marks()
     scales_differ = len({row.variant.train_scale for row in rows}) > 1

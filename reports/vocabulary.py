@@ -52,6 +52,12 @@ def table_metrics(available: Collection[str]) -> tuple[str, ...]:
     return tuple(metric for metric in wanted if metric in available)
 
 
+def summary_metrics(available: Collection[str]) -> tuple[str, ...]:
+    """The metrics that the terminal shows, of those that the records have: one of detection, one of localisation."""
+    wanted = ("image_au_roc", _saturated_metric(available)) if is_saturated(available) else _PLOT
+    return tuple(metric for metric in wanted if metric in available)
+
+
 def plot_metrics(available: Collection[str]) -> tuple[str, ...]:
     """The metrics that the dot plot shows, of those that the records have: one of detection, one of localisation."""
     if not is_saturated(available):
@@ -60,6 +66,7 @@ def plot_metrics(available: Collection[str]) -> tuple[str, ...]:
 
 
 def _saturated_metric(available: Collection[str]) -> str:
+    """The localisation metric of a saturated collection: AU-sPRO@0.05, or the lowest limit there is."""
     limits = sorted(metric for metric in available if metric.startswith("au_spro@"))
     return "au_spro@0.05" if "au_spro@0.05" in limits or not limits else limits[0]
 

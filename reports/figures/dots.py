@@ -34,7 +34,7 @@ class DotPlot:
     """What the plot of one collection shows.
 
     Attributes:
-        title: The collection.
+        title: The collection and the unit.
         metrics: A panel each.
         rows: A line each, top to bottom.
         same: Which rows may be compared.
@@ -69,9 +69,9 @@ def dot_plot(collection: Collection, cells: Sequence[Cell]) -> DotPlot | None:
     if not all(same):
         notes.append(f"{OTHER}: other scenarios, seeds, protocol or train scale than the others, not to be compared.")
     if published:
-        notes.append("Published values are of the complete collection, not of the scenarios shown.")
+        notes.append("Published values: means over the complete collection.")
     return DotPlot(
-        title=collection.title,
+        title=f"{collection.title}: accuracy in percent",
         metrics=metrics,
         rows=tuple(rows),
         same=tuple(same),
@@ -99,11 +99,11 @@ def draw_dots(plot: DotPlot) -> Figure:
         handles = _legend(plot)
         rows = -(-len(handles) // _LEGEND_COLUMNS)
         figure.legend(
-            handles=handles, loc="upper left", bbox_to_anchor=(0, -0.3 / height), borderaxespad=0, borderpad=0,
+            handles=handles, loc="upper left", bbox_to_anchor=(0, -0.34 / height), borderaxespad=0, borderpad=0,
             ncols=_LEGEND_COLUMNS, frameon=False, handletextpad=0.2, columnspacing=1.2,
         )  # fmt: skip
-        below = 0.3 + rows * 0.17
-        add_words(figure, f"{plot.title}: accuracy in percent", plot.notes, above=0.2, below=below)
+        below = 0.34 + rows * 0.17
+        add_words(figure, plot.title, plot.notes, above=0.2, below=below)
     return figure
 
 
@@ -120,7 +120,7 @@ def _panel(axes: Axes, plot: DotPlot, metric: str) -> None:
             )
         value = plot.published.get((row.variant.method, metric))
         if value is not None:
-            axes.plot(100 * value, line + _MEANS, "D", mfc="white", mec=INK, mew=1, ms=6, zorder=3)
+            axes.plot(100 * value, line + _MEANS, "D", mfc="none", mec=INK, mew=1, ms=7.5, zorder=5)
     marks = ["" if same else f" {OTHER}" for same in plot.same]
     labels = [wrap(plain(row.variant.label), 22) + mark for row, mark in zip(plot.rows, marks, strict=True)]
     axes.set_yticks(range(len(plot.rows)), labels)
@@ -163,5 +163,5 @@ def _legend(plot: DotPlot) -> list[Line2D]:
         dots = [entry("one scenario and seed", "o", color=FAINT, ms=4)]
     spread = any(mean.deviation is not None for row in plot.rows for mean in row.means.values())
     means = [entry("mean ± deviation over seeds" if spread else "mean", "D", color=INK, ms=5)]
-    published = [entry("published mean", "D", mfc="white", mec=INK, ms=6)] if plot.published else []
+    published = [entry("published mean", "D", mfc="none", mec=INK, ms=7)] if plot.published else []
     return dots + means + published

@@ -70,7 +70,7 @@ def example_sheets(cells: Sequence[Cell], notes: Sequence[str]) -> list[ExampleS
             defects=defects,
             images=images,
             methods=tuple((cell.variant.label, examples) for cell, examples in part),
-            notes=tuple(notes),
+            notes=(*notes, "Images are chosen by name, not by score. Each method has its own colour scale."),
         )
         for number, part in enumerate(parts, start=1)
     ]
@@ -105,7 +105,7 @@ def draw_examples(sheet: ExampleSheet) -> Figure:
             figure.axes[-len(sheet.names) - 1].set_title(wrap(plain(label), 17), pad=4)
         figure.axes[0].set_title("Image", pad=4)
         figure.axes[1].set_title("Ground truth", pad=4)
-        add_words(figure, sheet.title, (*sheet.notes, "Each method has its own colour scale."), above=0.32)
+        add_words(figure, sheet.title, sheet.notes, above=0.32)
     return figure
 
 

@@ -65,7 +65,10 @@ def _letters() -> frozenset[int]:
 
 def wrap(text: str, width: int, lines: int = 2) -> str:
     """Break text into at most ``lines`` lines of ``width`` letters, an ellipsis for the rest."""
-    return "\n".join(textwrap.wrap(text, width, max_lines=lines, placeholder="…", break_on_hyphens=True)) or text
+    broken = textwrap.wrap(text, width)
+    if len(broken) > lines:
+        broken = [*broken[: lines - 1], broken[lines - 1][: width - 1] + "…"]
+    return "\n".join(broken)
 
 
 def add_words(figure: Figure, title: str, notes: Sequence[str], above: float = 0.0, below: float = 0.0) -> None:
@@ -81,7 +84,7 @@ def add_words(figure: Figure, title: str, notes: Sequence[str], above: float = 0
         below: Likewise below it.
     """
     width, height = figure.get_size_inches()
-    letters = int(width * 13)
+    letters = int(width * 14.5)
     title = wrap(plain(title), int(letters * 0.8), 3)
     figure.text(0.0, 1 + (above + 0.1) / height, title, va="bottom", weight="bold", size=FONT_SIZE + 1)
     lines = [line for note in notes for line in textwrap.wrap(plain(note), letters)]
