@@ -4,7 +4,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from bench.datasets.cache import Cache
-from bench.datasets.demo import DEMO, DEMO_SCENARIOS, demo_folder, demo_path
+from bench.datasets.demo import DEMO, DEMO_SCENARIOS, demo_folder
 from bench.datasets.mvtec import KNOWN_COLLECTIONS, collection_of, read_scenario, scenario_folders
 from bench.datasets.scenario import Scenario
 from bench.errors import UsageError
@@ -40,7 +40,7 @@ def select_scenarios(selection: str, data_root: Path | None, cache: Cache) -> li
 
 
 def list_collections(data_root: Path | None, cache: Cache) -> list[tuple[Collection, list[str], str]]:
-    """Name the demo and every collection under the data root.
+    """Name every collection under the data root.
 
     Returns:
         Per collection: what it is, the names of the scenarios found, and their coverage such as "1 of 15 scenarios".
@@ -48,9 +48,7 @@ def list_collections(data_root: Path | None, cache: Cache) -> list[tuple[Collect
     Raises:
         UsageError: Two folders hold the same collection.
     """
-    made = "" if demo_path(cache).is_dir() else ", made on first use"
-    demo = (DEMO, list(DEMO_SCENARIOS), f"{len(DEMO_SCENARIOS)} of {DEMO.scenarios} scenarios{made}")
-    return [demo] + [
+    return [
         (collection, [folder.name for folder in folders], _coverage(collection, folders))
         for collection, folders in _find(data_root).values()
     ]

@@ -130,9 +130,9 @@ def _texture_files(scenario: str, rng: Generator) -> Iterator[_File]:
             if defect == "scratch":
                 drawn = scenes.scratch(view, rng, center, length=50 + 100 * size)
             elif defect == "stain":
-                drawn = scenes.stain(view, rng, center, radius=12 + 26 * size)
+                drawn = scenes.stain(view, rng, center, radius=15 + 28 * size)
             elif defect == "hole":
-                drawn = scenes.hole(view, rng, center, radius=6 + 14 * size)
+                drawn = scenes.hole(view, rng, center, radius=8 + 15 * size)
             else:
                 other = scenes.texture_view(foreign, rng)
                 drawn = scenes.foreign_patch(view, rng, center, radius=14 + 22 * size, other=other)
@@ -164,9 +164,9 @@ def _tray_files(scenario: str, rng: Generator) -> Iterator[_File]:
         y, x = laid.coins[int(rng.integers(len(laid.coins)))]
         center = (y + float(rng.uniform(-10, 10)), x + float(rng.uniform(-10, 10)))
         if index % 2:
-            defect, drawn = "scratch", scenes.scratch(laid.pixels, rng, center, length=float(rng.uniform(35, 70)))
+            defect, drawn = "scratch", scenes.scratch(laid.pixels, rng, center, length=float(rng.uniform(45, 80)))
         else:
-            defect, drawn = "stain", scenes.stain(laid.pixels, rng, center, radius=float(rng.uniform(8, 20)))
+            defect, drawn = "stain", scenes.stain(laid.pixels, rng, center, radius=float(rng.uniform(10, 22)))
         yield from _anomalous("structural_anomalies", index, drawn.pixels, [(defect, drawn.region)])
 
 

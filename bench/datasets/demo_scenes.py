@@ -135,7 +135,7 @@ def scratch(pixels: Pixels, rng: Generator, center: tuple[float, float], length:
     bend = across * rng.uniform(-0.35, 0.35) * length
     t = np.linspace(0, 1, 60)[:, None]
     path = np.asarray(center) + (1 - t) ** 2 * start + 2 * t * (1 - t) * bend + t**2 * end
-    widths = rng.uniform(2.4, 4.0) * (0.35 + 0.65 * np.sin(np.pi * t[:, 0]))
+    widths = rng.uniform(3.0, 4.5) * (0.35 + 0.65 * np.sin(np.pi * t[:, 0]))
 
     def draw(canvas: ImageDraw.ImageDraw, scale: int) -> None:
         for (y, x), width in zip(path * scale, widths * scale, strict=True):
@@ -147,11 +147,12 @@ def scratch(pixels: Pixels, rng: Generator, center: tuple[float, float], length:
 
 
 def stain(pixels: Pixels, rng: Generator, center: tuple[float, float], radius: float) -> Drawn:
-    """A spilled liquid: darkens the surface, whose texture shows through, most at the rim."""
+    """A spilled liquid: fills and darkens the surface, most at the rim; its texture shows through."""
     coverage = _coverage(_blob(rng, center, radius, roughness=0.22), pixels.shape)
     rim = coverage - np.minimum(coverage, ndimage.gaussian_filter(coverage, radius / 5))
-    darkness = rng.uniform(0.40, 0.5) + 0.35 * rim
-    return Drawn(pixels * (1 - coverage * darkness), coverage >= 0.5)
+    filled = _blend(pixels, ndimage.gaussian_filter(pixels, 1.5), 0.7 * coverage)
+    darkness = rng.uniform(0.45, 0.55) + 0.35 * rim
+    return Drawn(filled * (1 - coverage * darkness), coverage >= 0.5)
 
 
 def hole(pixels: Pixels, rng: Generator, center: tuple[float, float], radius: float) -> Drawn:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from bench.datasets.cache import Cache
 from bench.datasets.scenario import DEFECTS_CONFIG, Scenario, TestImage
+from bench.errors import DataError
 from results.record import Collection
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
@@ -119,10 +120,7 @@ def scenario_folders(collection: Path) -> list[Path]:
     return [
         folder
         for folder in folders
-        if (folder / "train").is_dir()
-        or (folder / "test").is_dir()
-        or folder.name in published
-        or not any(folder.iterdir())
+        if (folder / "train").is_dir() or (folder / "test").is_dir() or folder.name in published or not _entries(folder)
     ]
 
 
@@ -130,6 +128,9 @@ def read_scenario(folder: Path, collection: Collection, cache: Cache) -> Scenari
     """List the images of one scenario in this layout, without opening any.
 
     What is missing is left out; :meth:`Scenario.check` tells whether the rest will do.
+
+    Raises:
+        DataError: A folder may not be listed.
     """
     saturated = (folder / DEFECTS_CONFIG).is_file()
     test = tuple(
@@ -212,4 +213,7 @@ def _entries(folder: Path) -> list[Path]:
     """What lies in a folder, by name, without hidden files such as ``._000.png`` of unpacked archives."""
     if not folder.is_dir():
         return []
-    return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    try:
+        return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    except OSError as error:
+        raise DataError(f"cannot list {folder}: {error.strerror or error}") from error

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.datasets import list_collections, select_scenarios
+from bench.datasets import select_scenarios
 from bench.datasets.cache import Cache
 from bench.datasets.demo import DEMO_SCENARIOS, demo_folder
 from bench.datasets.images import image_size, read_defects, read_mask
@@ -98,10 +98,3 @@ def test_an_unwritable_folder_is_named(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(DataError, match=r"cannot write the demo collection .* BENCH_CACHE"):
         select_scenarios("demo", None, Cache(tmp_path / "file" / "cache"))
-
-
-def test_is_listed_before_it_is_made(cache, tmp_path):
-    demo_folder(cache)
-    assert list_collections(None, cache)[0][2] == "4 of 4 scenarios"
-    assert list_collections(None, Cache(tmp_path / "new"))[0][2] == "4 of 4 scenarios, made on first use"
-    assert not any(tmp_path.iterdir())
