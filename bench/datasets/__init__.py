@@ -91,6 +91,9 @@ def _resolve(name: str, found: _Found, data_root: Path | None, cache: Cache) -> 
         matching = [(collection, folder) for folder in folders if scenario_name in ("", folder.name)]
         if matching:
             return matching
+    if scenario_name and data_root is not None and (data_root / name).is_dir():
+        # named outright, so it is taken for a scenario, and its check says what it lacks
+        return [(collection_of(data_root / collection_name), data_root / name)]
     raise UsageError(_unknown(name, found, data_root))
 
 

@@ -217,6 +217,12 @@ def test_incomplete_scenarios_are_called_so(root, cache):
     assert len(messages) == 6
 
 
+def test_a_folder_named_outright_is_a_scenario_that_may_be_broken(root, cache):
+    (root / "a/empty").mkdir(parents=True)
+    with pytest.raises(DataError, match=r"a/empty has no images .*: expected train/good"):
+        only(root, cache, "a/empty").check()
+
+
 def test_selection(root, cache):
     for name in ("a/x", "a/y", "b/z"):
         make_scenario(root / name)
