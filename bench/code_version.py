@@ -35,13 +35,14 @@ def _collect(module: str, packages: set[str], found: dict[str, str]) -> None:
     source, imported = _read(module)
     found[module] = source
     for name in imported:
-        if name.partition(".")[0] in packages:
+        # Only these packages are asked: looking a submodule up imports the packages above it.
+        if name.partition(".")[0] in packages and _is_module(name):
             _collect(name, packages, found)
 
 
 @cache
 def _read(module: str) -> tuple[str, tuple[str, ...]]:
-    """Return a module's source without comments, and the dotted names of the modules that it imports."""
+    """Return a module's source without comments, and the dotted names that it imports: modules, and what is in them."""
     spec = find_spec(module)
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         return "", ()
@@ -58,15 +59,10 @@ def _imports(tree: ast.AST, package: str) -> Iterator[str]:
             above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
             base = ".".join([*above, *([node.module] if node.module else [])])
             yield base
-            for name in node.names:
-                if _is_module(f"{base}.{name.name}"):
-                    yield f"{base}.{name.name}"
+            yield from (f"{base}.{name.name}" for name in node.names)
 
 
 def _is_module(name: str) -> bool:
-    # Only our own packages are asked: looking a submodule up imports the packages above it.
-    if name.partition(".")[0] not in _ROOMS:
-        return False
     try:
         return find_spec(name) is not None
     except ModuleNotFoundError:

@@ -128,10 +128,10 @@ def _weights(weights_dir: Path) -> Iterator[Finding]:
     from methods.teachers import PUBLIC_TEACHERS
 
     for name in method_names():
-        method = load_method(name)
-        if "embedded" not in method.presets:
-            continue
         try:
+            method = load_method(name)
+            if "embedded" not in method.presets:
+                continue
             config = make_config(method, "embedded", {})
             tags = ", ".join(identity.tag for identity in method.weights(config, weights_dir))
             yield Finding("ok", f"{name} embedded", tags)

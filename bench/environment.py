@@ -101,7 +101,8 @@ def git_state(folder: Path) -> tuple[str | None, bool | None]:
     if not (folder / ".git").exists():
         return None, None
     commit = _output("git", "-C", str(folder), "rev-parse", "HEAD")
-    status = _output("git", "-C", str(folder), "status", "--porcelain", "--untracked-files=no")
+    # Without the optional lock: an ended run must not leave the checkout locked.
+    status = _output("git", "--no-optional-locks", "-C", str(folder), "status", "--porcelain", "--untracked-files=no")
     return commit or None, None if status is None else bool(status)
 
 

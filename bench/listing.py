@@ -1,6 +1,8 @@
 """What there is: methods, data sets, reports of runs."""
 
 import dataclasses
+import inspect
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from rich.text import Text
 from bench.datasets.cache import Cache, default_cache_directory
 from bench.errors import unknown_name
 from bench.options import default_data_root
+from methods.errors import MethodError
 
 STALE = 3
 
@@ -24,7 +27,11 @@ def list_methods(console: Console) -> None:
     for head in ("Name", "Title", "Source", "Presets"):
         table.add_column(head)
     for name in method_names():
-        method = load_method(name)
+        try:
+            method = load_method(name)
+        except MethodError as error:  # of another package: it must not hide the rest
+            table.add_row(name, Text("cannot be loaded", "red"), Text(str(error)), "")
+            continue
         table.add_row(name, method.title, method.source, ", ".join(method.presets) or "–")
     console.print(table)
     console.print("bench methods NAME shows a method's options.", highlight=False)
@@ -44,19 +51,30 @@ def show_method(name: str, console: Console) -> None:
     console.print(Text(f"{method.title}: {method.source}", style="bold"))
     table = Table()
     presets = list(method.presets)
-    for head in ("Option", "Default", *(f"Preset {preset}" for preset in presets)):
+    for head in ("Option", "Default", *(f"Preset {preset}" for preset in presets), "Meaning"):
         table.add_column(head)
-    defaults = method.Config()
+    defaults, meanings = method.Config(), described(method.Config.__doc__ or "")
     for field in dataclasses.fields(method.Config):
         if field.init:
             changed = [method.presets[preset].get(field.name) for preset in presets]
-            values = [getattr(defaults, field.name), *changed]
+            values = [getattr(defaults, field.name), *changed, meanings.get(field.name)]
             table.add_row(field.name, *(Text("" if value is None else str(value)) for value in values))
     console.print(table)
     console.print(f"Set one with --set {name}.OPTION=VALUE.", highlight=False, soft_wrap=True)
-    described = (method.Config.__doc__ or "").partition("Attributes:")[2]
-    if described:
-        console.print(Text("\n".join(line.removeprefix("    ") for line in described.strip("\n").splitlines())))
+
+
+def described(docstring: str) -> dict[str, str]:
+    """The attributes that a docstring in Google style describes: name to text."""
+    found: dict[str, str] = {}
+    name = ""
+    for line in inspect.cleandoc(docstring).partition("Attributes:")[2].splitlines():
+        head = re.match(r" {4}(\w+): (.*)", line)
+        if head:
+            name = head[1]
+            found[name] = head[2]
+        elif name and line.startswith(" " * 8):
+            found[name] += f" {line.strip()}"
+    return {name: text.replace("``", "") for name, text in found.items()}
 
 
 def list_datasets(data_root: Path | None, console: Console) -> None:

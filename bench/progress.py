@@ -84,7 +84,7 @@ class Pace:
         rate = stage.rate(step, now)
         if rate is None:
             return count, "", ""
-        shown = f"{rate:.0f}/s" if rate >= 10 else f"{rate:.1f}/s"
+        shown = f"{rate:.0f}/s" if rate >= 10 else f"{rate:.1f}/s" if rate >= 1 else f"{1 / rate:.1f} s each"
         return count, shown, duration((step.total - step.done) / rate)
 
 
@@ -156,6 +156,7 @@ class LiveDisplay:
             _right("rate"),
             _right("left"),
             console=console,
+            transient=True,
             expand=True,
         )
         self._total = self._progress.add_task("[bold]all cells[/]", total=total, **_fields())

@@ -216,7 +216,8 @@ def _introduce(plan: Plan, slots: Sequence[Slot], console: Console) -> None:
     """Say what the run covers and where it runs."""
 
     def say(text: str) -> None:
-        console.print(text, highlight=False, soft_wrap=True)
+        # In a log every statement keeps to its line.
+        console.print(text, highlight=False, soft_wrap=not console.is_terminal)
 
     scenarios = {cell.scenario.id: cell.scenario for cell in plan.cells}.values()
     counts = Counter(scenario.collection.name for scenario in scenarios)

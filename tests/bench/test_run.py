@@ -1,0 +1,167 @@
+"""``bench run`` as users run it: to the end, again, interrupted, killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from cli_support import Command
+
+from bench.plan import Plan
+from bench.run import choose_folder
+from results.store import RunStore
+
+Start = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture(scope="module")
+def finished(
+    data_root: Path, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> subprocess.CompletedProcess[str]:
+    """An uninterrupted run of four cells in the folder ``out``."""
+    return subprocess.run(
+        [sys.executable, "-m", "bench", *arguments(data_root)],
+        env=environment,
+        cwd=tmp_path_factory.mktemp("finished"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def out(finished: subprocess.CompletedProcess[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of that run."""
+    return next(tmp_path_factory.getbasetemp().glob("finished*/out"))
+
+
+@pytest.fixture
+def start(environment: dict[str, str], tmp_path: Path) -> Iterator[Start]:
+    """Start the command line in the background, in an empty folder and in a process group of its own."""
+    started = []
+
+    def begin(*options: object) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "bench", *map(str, options)],
+            env=environment,
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        started.append(process)
+        return process
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def arguments(data_root: Path, *more: object) -> list[str]:
+    fixed = ("run", "--methods", "tiny", "--datasets", "all", "--seeds", "0,1", "--out", "out", "--keep-maps")
+    return [*fixed, "--data-root", str(data_root), "--set", "tiny.pause=0.05", *map(str, more)]
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 100) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def results_of(out: Path) -> list[tuple[object, ...]]:
+    """What must not depend on when and in how many attempts the cells ran."""
+    varying = {"timings", "created", "command", "environment"}
+    return [tuple(record.model_dump(exclude=varying).items()) for record in RunStore(out).records()]
+
+
+def test_a_run_records_every_cell_and_reports(finished: subprocess.CompletedProcess[str], out: Path) -> None:
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert "parts: 2 scenarios" in finished.stdout
+    assert "report: out/report/report.md" in finished.stdout
+    records = RunStore(out).records()
+    assert [(record.scenario, record.seed) for record in records] == [("bolt", 0), ("bolt", 1), ("nut", 0), ("nut", 1)]
+    record = records[0]
+    assert record.training_steps == len(record.losses) == 20
+    assert record.data is not None
+    assert (record.data.train, record.data.validation) == (5, 1)
+    assert record.environment.threads >= 1
+    assert "au_pro_q1@0.3" in record.metrics
+    assert "au_pro_q1@0.05" not in record.metrics
+    assert {image.defect for image in record.images} == {"good", "dent", "stain"}
+    assert (out / "report/metrics.csv").exists()
+    folder = RunStore(out).cell_directory(record)
+    assert {path.name for path in folder.iterdir()} == {"record.json", "examples.npz", "maps.npz"}
+
+
+def test_the_same_command_again_does_nothing(
+    finished: subprocess.CompletedProcess[str], out: Path, data_root: Path, environment: dict[str, str]
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
+    again = subprocess.run(
+        [sys.executable, "-m", "bench", *arguments(data_root)],
+        env=environment,
+        cwd=out.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert again.returncode == 0, again.stderr
+    assert "nothing to do: all 4 cells have run before" in again.stdout
+    assert finished.stdout.splitlines()[-8:] == again.stdout.splitlines()[-8:]
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_a_killed_run_continues_to_the_same_results(
+    bench: Command, start: Start, out: Path, data_root: Path, tmp_path: Path
+) -> None:
+    process = start(*arguments(data_root))
+    wait_for(lambda: len(list(tmp_path.glob("out/cells/*/record.json"))) >= 1 or process.poll() is not None)
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.wait()
+    assert not psutil.wait_procs(children, timeout=20)[1], "a worker has outlived its parent"
+    done = {path: path.stat().st_mtime_ns for path in tmp_path.glob("out/cells/*/record.json")}
+    assert 1 <= len(done) < 4
+
+    again = bench(*arguments(data_root, "--no-cache"))
+    assert again.returncode == 0, again.stderr
+    assert all(path.stat().st_mtime_ns == written for path, written in done.items())
+    assert results_of(tmp_path / "out") == results_of(out)
+    assert (tmp_path / "out/report/means.csv").read_bytes() == (out / "report/means.csv").read_bytes()
+
+
+def test_ctrl_c_stops_cleanly(start: Start, data_root: Path, tmp_path: Path) -> None:
+    process = start(*arguments(data_root, "--set", "tiny.pause=30", "--workers", 2))
+    log = tmp_path / "out/logs/worker-0.log"
+    wait_for(lambda: (log.exists() and "about to fit" in log.read_text()) or process.poll() is not None)
+    children = psutil.Process(process.pid).children(recursive=True)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "0 of 4 cells are recorded" in output
+    assert "the same command continues" in output
+    assert "Traceback" not in output
+    assert not psutil.wait_procs(children, timeout=20)[1]
+    assert not list(tmp_path.glob("out/cells/*"))
+
+
+def test_without_out_the_newest_run_of_the_same_cells_continues(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    plan = Plan((), "none")
+    for name, keys in (("2026-01-01", "[]"), ("2026-01-02", "[]"), ("2026-01-03", '["other"]'), ("2026-01-04", "{")):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "plan.json").write_text(f'{{"keys": {keys}}}')
+    folder, why = choose_folder(None, plan)
+    assert folder == Path("runs/2026-01-02")
+    assert "continued" in why
+    assert choose_folder(Path("there"), plan) == (Path("there"), "")
