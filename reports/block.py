@@ -20,8 +20,7 @@ def make_block(runs: Sequence[Path]) -> str:
         ReportError: There is no record.
         results.errors.ResultError: A record cannot be read.
     """
-    selection = read_runs(runs)
-    tables = [accuracy_table(collection, selection.of(collection)) for collection in selection.collections]
+    tables = [accuracy_table(part) for part in read_runs(runs).parts]
     return "\n".join(f"**{table.title}**\n\n{render_table(table)}" for table in tables)
 
 

@@ -97,10 +97,10 @@ def metrics_csv(selection: Selection) -> str:
 def means_csv(selection: Selection) -> str:
     """Every metric of every row of the tables."""
     lines = []
-    for collection in selection.collections:
-        cells = selection.of(collection)
-        metrics = sorted(available_metrics(cells))
-        lines += [_mean_line(collection, row, metric) for row in aggregate(cells, metrics) for metric in metrics]
+    for part in selection.parts:
+        metrics = sorted(available_metrics(part.cells))
+        rows = aggregate(part.cells, metrics)
+        lines += [_mean_line(part.collection, row, metric) for row in rows for metric in metrics]
     return _write(MeanLine._fields, lines)
 
 

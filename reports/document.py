@@ -8,11 +8,9 @@ from matplotlib.figure import Figure
 
 from reports.figures.dots import dot_plot, draw_dots
 from reports.figures.examples import draw_examples, example_sheets
-from reports.provenance import Part, provenance, row_parts
-from reports.selection import Selection
+from reports.provenance import Description, describe_rows, provenance
+from reports.selection import Part, Selection, unique_stems
 from reports.tables import Table, accuracy_table, failure_table, published_table, scenario_table, stamps
-from results.record import Collection
-from results.store import safe_name
 
 _LOG_LINES = 12
 
@@ -61,8 +59,8 @@ class Document:
     sections: tuple[Section, ...]
     failures: Table
     logs: tuple[Log, ...]
-    rows: tuple[Part, ...]
-    provenance: tuple[Part, ...]
+    rows: tuple[Description, ...]
+    provenance: tuple[Description, ...]
 
 
 def make_document(selection: Selection) -> Document:
@@ -71,52 +69,34 @@ def make_document(selection: Selection) -> Document:
     Raises:
         results.errors.ResultError: An examples file is damaged.
     """
-    stems = unique_stems(collection.name for collection in selection.collections)
     return Document(
         left_out=selection.left_out,
-        sections=tuple(_section(selection, collection, stems[collection.name]) for collection in selection.collections),
+        sections=tuple(_section(part) for part in selection.parts),
         failures=failure_table(selection.cells),
         logs=tuple(_logs(selection)),
-        rows=row_parts(selection),
+        rows=describe_rows(selection),
         provenance=provenance(selection),
     )
 
 
-def unique_stems(names: Iterable[str]) -> dict[str, str]:
-    """Give each name a file name of its own, harmless and as like it as can be."""
-    stems: dict[str, str] = {}
-    taken: set[str] = set()
-    for name in names:
-        stem = first = safe_name(name)
-        number = 2
-        # Some file systems do not tell upper from lower case.
-        while stem.casefold() in taken:
-            stem, number = f"{first}-{number}", number + 1
-        taken.add(stem.casefold())
-        stems[name] = stem
-    return stems
-
-
-def _section(selection: Selection, collection: Collection, stem: str) -> Section:
-    cells = selection.of(collection)
-    tables = {f"tables/{stem}": accuracy_table(collection, cells)}
-    published = published_table(collection, cells)
+def _section(part: Part) -> Section:
+    tables = {f"tables/{part.stem}": accuracy_table(part)}
+    published = published_table(part)
     if published is not None:
-        tables[f"tables/{stem}-published"] = published
-    tables[f"tables/{stem}-scenarios"] = scenario_table(collection, cells)
-    return Section(collection.title, tables, tuple(_pictures(selection, collection, stem)))
+        tables[f"tables/{part.stem}-published"] = published
+    tables[f"tables/{part.stem}-scenarios"] = scenario_table(part)
+    return Section(part.title, tables, tuple(_pictures(part)))
 
 
-def _pictures(selection: Selection, collection: Collection, stem: str) -> Iterable[Picture]:
-    cells = selection.of(collection)
-    plot = dot_plot(collection, cells)
+def _pictures(part: Part) -> Iterable[Picture]:
+    plot = dot_plot(part)
     if plot is not None:
-        yield Picture(f"figures/{stem}-accuracy", describe(plot.title, plot.notes), partial(draw_dots, plot))
-    scenarios = sorted({cell.record.scenario for cell in cells})
+        yield Picture(f"figures/{part.stem}-accuracy", describe(plot.title, plot.notes), partial(draw_dots, plot))
+    scenarios = sorted({cell.record.scenario for cell in part.cells})
     for scenario, scenario_stem in unique_stems(scenarios).items():
-        own = [cell for cell in cells if cell.record.scenario == scenario]
+        own = [cell for cell in part.cells if cell.record.scenario == scenario]
         for number, sheet in enumerate(example_sheets(own, stamps(own)), start=1):
-            path = f"figures/{stem}-{scenario_stem}-examples" + (f"-{number}" if number > 1 else "")
+            path = f"figures/{part.stem}-{scenario_stem}-examples" + (f"-{number}" if number > 1 else "")
             yield Picture(path, describe(sheet.title, sheet.notes), partial(draw_examples, sheet))
 
 

@@ -5,22 +5,25 @@ import re
 from reports.tables import Column, Field, Table
 
 _MANY_COLUMNS = 8
-_LONG_TEXT = 26
+_LONG_TEXT = 30
+_LONG_WORD = 16
 _DEEP = 16
 
 # Only what every pdflatex has: no symbol here needs a font beyond Computer Modern.
 _MATH = {
-    "\\": r"\backslash", "<": "<", ">": ">", "|": "|", "±": r"\pm", "×": r"\times", "†": r"\dagger", "·": r"\cdot",
-    "→": r"\rightarrow", "≤": r"\leq", "≥": r"\geq", "σ": r"\sigma", "µ": r"\mu", "μ": r"\mu", "°": r"^\circ",
-    "²": "^2", "³": "^3",
+    "\\": r"\backslash", "{": r"\{", "}": r"\}", "<": "<", ">": ">", "|": "|", "±": r"\pm", "×": r"\times",
+    "†": r"\dagger", "·": r"\cdot", "→": r"\rightarrow", "≤": r"\leq", "≥": r"\geq", "σ": r"\sigma", "µ": r"\mu",
+    "μ": r"\mu", "°": r"^\circ", "²": "^2", "³": "^3",
 }  # fmt: skip
 _SYMBOLS = {
-    **{symbol: rf"\ensuremath{{{command}}}" for symbol, command in _MATH.items()},
-    **{symbol: rf"\{symbol}" for symbol in "{}$&#%_"},
+    **{symbol: f"${command}$" for symbol, command in _MATH.items()},
+    **{symbol: rf"\{symbol}" for symbol in "$&#%_"},
+    # At the head of a line these would belong to the line break before it.
+    **{symbol: f"{{{symbol}}}" for symbol in "[]*"},
     "^": r"\textasciicircum{}",
     "~": r"\textasciitilde{}",
     '"': "''",
-    "-": "-{}",
+    "`": "`{}",
     "–": "--{}",
     "—": "---{}",
     "…": r"\ldots{}",
@@ -34,12 +37,16 @@ _SYMBOLS = {
 def escape(text: str) -> str:
     """Make any text, on one line, print as it is; a letter that pdflatex's fonts lack prints as its code point."""
     line = " ".join(re.sub(r"[\x00-\x1f\x7f\u2028\u2029]", " ", text).split())
-    return "".join(_character(character) for character in line)
+    # Two hyphens in a row would print as a dash.
+    return "".join(
+        "-{}" if character == after == "-" else _character(character)
+        for character, after in zip(line, f"{line[1:]} ", strict=True)
+    )
 
 
 def breakable(text: str) -> str:
-    """Like :func:`escape`, for names and logs: lines may also break after punctuation within a word."""
-    words = [re.split(r"(?<=[/\\_.,:=-])", word) for word in text.split()]
+    """Like :func:`escape`, for names and logs: lines may also break after punctuation within a long word."""
+    words = [re.split(r"(?<=[/\\_.,:=])", word) if len(word) > _LONG_WORD else [word] for word in text.split()]
     return " ".join(r"\allowbreak{}".join(escape(piece) for piece in word if piece) for word in words)
 
 

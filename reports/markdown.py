@@ -10,7 +10,7 @@ from reports.tables import Field, Table
 def escape(text: str) -> str:
     """Make any text, on one line, show as it is in Markdown; harmless characters stay as they are."""
     line = " ".join(re.sub(r"[\x00-\x1f\x7f\u2028\u2029]", " ", text).split())
-    line = re.sub(r"([\\`*|\[\]])", r"\\\1", line).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    line = re.sub(r"([\\`*|\[\]$])", r"\\\1", line).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     line = line.replace("~~", r"\~\~")
     # Underscores inside words (au_pro) are literal in Markdown; those at a word's edge would emphasise.
     line = re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", line)

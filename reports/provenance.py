@@ -20,27 +20,27 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Part:
+class Description:
     """A title and its lines."""
 
     title: str
     items: tuple[Item, ...]
 
 
-def row_parts(selection: Selection) -> tuple[Part, ...]:
+def describe_rows(selection: Selection) -> tuple[Description, ...]:
     """Describe every row of the tables: its source, and everything that its label stands for."""
     return tuple(
-        _row_part(variant, [cell.record for cell in selection.cells if cell.variant == variant])
+        _describe_row(variant, [cell.record for cell in selection.cells if cell.variant == variant])
         for variant in selection.variants
     )
 
 
-def provenance(selection: Selection) -> tuple[Part, ...]:
+def provenance(selection: Selection) -> tuple[Description, ...]:
     """Describe protocol, data and machines."""
     return (_protocols(selection), _data(selection), _environments(selection))
 
 
-def _row_part(variant: Variant, records: list[Record]) -> Part:
+def _describe_row(variant: Variant, records: list[Record]) -> Description:
     steps = sorted({record.training_steps for record in records if record.training_steps is not None})
     length = f"{variant.train_scale:g}" + (" (the method's own length)" if variant.train_scale == 1 else "")
     if steps:
@@ -54,7 +54,7 @@ def _row_part(variant: Variant, records: list[Record]) -> Part:
         Item("options", ", ".join(variant.options) or "none"),
         Item("protocol", variant.protocol_hash[:_HASH_LENGTH]),
     ]
-    return Part(variant.label, tuple(items))
+    return Description(variant.label, tuple(items))
 
 
 def _weights(weights: Weights) -> str:
@@ -62,13 +62,13 @@ def _weights(weights: Weights) -> str:
     return f"{weights.name}, {weights.source}, {weights.tag}{digest}"
 
 
-def _protocols(selection: Selection) -> Part:
+def _protocols(selection: Selection) -> Description:
     protocols = {cell.record.protocol_hash: cell.record.protocol for cell in selection.cells}
     items = []
     for digest, rules in sorted(protocols.items()):
         items.append(Item("hash", digest[:_HASH_LENGTH]))
         items += [Item(name, _rule(value)) for name, value in rules.items()]
-    return Part("Protocol", tuple(items))
+    return Description("Protocol", tuple(items))
 
 
 def _rule(value: object) -> str:
@@ -79,7 +79,7 @@ def _rule(value: object) -> str:
     return "none" if value is None else str(value)
 
 
-def _data(selection: Selection) -> Part:
+def _data(selection: Selection) -> Description:
     scenarios: dict[str, Cell] = {}
     for cell in selection.cells:
         if cell.record.data is not None:
@@ -96,12 +96,12 @@ def _data(selection: Selection) -> Part:
                 f"{data.test_anomalous} anomalous to test, fingerprint {data.fingerprint[:_HASH_LENGTH]}{note}",
             )
         )
-    return Part("Data", tuple(items))
+    return Description("Data", tuple(items))
 
 
-def _environments(selection: Selection) -> Part:
+def _environments(selection: Selection) -> Description:
     texts = Counter(_environment(cell.record.environment) for cell in selection.cells)
-    return Part("Machines", tuple(Item(count(number, "cell"), text) for text, number in sorted(texts.items())))
+    return Description("Machines", tuple(Item(count(number, "cell"), text) for text, number in sorted(texts.items())))
 
 
 def _environment(environment: Environment) -> str:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from reports.errors import ReportError
 from reports.variants import Variant, identify, label_variants
+from reports.vocabulary import is_saturated
 from results.record import Collection, Record
-from results.store import RunStore
+from results.store import RunStore, safe_name
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,23 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Part:
+    """The scenarios of one collection that are evaluated alike.
+
+    Attributes:
+        collection: The collection.
+        title: Its title; of a collection with scenarios of both forms, with a word on which these are.
+        stem: Of file names, unique in the report.
+        cells: Of these scenarios, in the order of the selection.
+    """
+
+    collection: Collection
+    title: str
+    stem: str
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
 class Selection:
     """The cells of a report in their final order, and what was left out.
 
@@ -43,18 +61,44 @@ class Selection:
     left_out: tuple[str, ...]
 
     @property
-    def collections(self) -> tuple[Collection, ...]:
-        """Every collection, once."""
-        return tuple({cell.record.collection.name: cell.record.collection for cell in self.cells}.values())
+    def parts(self) -> tuple[Part, ...]:
+        """Every collection; in two parts if only some of its scenarios have saturation thresholds."""
+        collections = {cell.record.collection.name: cell.record.collection for cell in self.cells}
+        stems = unique_stems(collections)
+        return tuple(part for name, collection in collections.items() for part in self._parts(collection, stems[name]))
 
     @property
     def variants(self) -> tuple[Variant, ...]:
         """Every row, once, in the order of the tables."""
         return tuple(sorted({cell.variant for cell in self.cells}, key=_variant_order))
 
-    def of(self, collection: Collection) -> tuple[Cell, ...]:
-        """The cells of one collection."""
-        return tuple(cell for cell in self.cells if cell.record.collection.name == collection.name)
+    def _parts(self, collection: Collection, stem: str) -> list[Part]:
+        cells = tuple(cell for cell in self.cells if cell.record.collection.name == collection.name)
+        saturated = {cell.record.scenario for cell in cells if is_saturated(cell.record.metrics)}
+        plain = tuple(cell for cell in cells if cell.record.scenario not in saturated)
+        # A scenario of which every cell failed does not show its form.
+        if not saturated or not any(cell.ok for cell in plain):
+            return [Part(collection, collection.title, stem, cells)]
+        rest = tuple(cell for cell in cells if cell.record.scenario in saturated)
+        return [
+            Part(collection, f"{collection.title} (plain)", stem, plain),
+            Part(collection, f"{collection.title} (saturated)", f"{stem}-saturated", rest),
+        ]
+
+
+def unique_stems(names: Iterable[str]) -> dict[str, str]:
+    """Give each name a file name of its own, harmless and as like it as can be."""
+    stems: dict[str, str] = {}
+    taken: set[str] = set()
+    for name in names:
+        stem = first = safe_name(name)
+        number = 2
+        # Some file systems do not tell upper from lower case.
+        while stem.casefold() in taken:
+            stem, number = f"{first}-{number}", number + 1
+        taken.add(stem.casefold())
+        stems[name] = stem
+    return stems
 
 
 def read_runs(runs: Sequence[Path]) -> Selection:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from reports.aggregate import Mean, Row, aggregate, best_rows, compared
-from reports.selection import Cell
+from reports.selection import Cell, Part
 from reports.vocabulary import metric_title, percent, table_metrics
 from results.published import published_accuracies, published_speeds
 from results.record import Collection
@@ -109,57 +109,57 @@ def mean_text(mean: Mean) -> str:
     return percent(mean.value) + deviation
 
 
-def accuracy_table(collection: Collection, cells: Sequence[Cell], metrics: Sequence[str] | None = None) -> Table:
+def accuracy_table(part: Part, metrics: Sequence[str] | None = None) -> Table:
     """Mean over the scenarios of one collection, one row per method and configuration.
 
     Args:
-        collection: The collection.
-        cells: Its cells.
+        part: The collection, or the scenarios of it that are evaluated alike.
         metrics: A column each; those that reports show of what the cells have when ``None``.
     """
-    metrics = table_metrics(available_metrics(cells)) if metrics is None else metrics
-    rows = aggregate(cells, metrics)
+    metrics = table_metrics(available_metrics(part.cells)) if metrics is None else metrics
+    rows = aggregate(part.cells, metrics)
     marks = _Marks()
     scales_differ = len({row.variant.train_scale for row in rows}) > 1
-    same, best = compared(rows), best_values(collection, rows, metrics)
+    same, best = compared(rows), best_values(part.collection, rows, metrics)
     fields = []
     for index, row in enumerate(rows):
-        coverage = Field(coverage_text(row, collection), _coverage_marks(row, len(rows), same[index], marks))
+        label = _label(row, marks, scales_differ)
+        coverage = Field(coverage_text(row, part.collection), _coverage_marks(row, len(rows), same[index], marks))
         values = [_value(row, metric, best[metric][index], marks) for metric in metrics]
-        fields.append((_label(row, marks, scales_differ), coverage, *values))
+        fields.append((label, coverage, *values))
     columns = (Column("Method"), Column("Coverage"), *_metric_columns(metrics))
-    return Table(
-        f"{collection.title}, mean over scenarios", columns, tuple(fields), _notes(rows, fields, marks, stamps(cells))
-    )
+    notes = _notes(rows, fields, marks, stamps(part.cells))
+    return Table(f"{part.title}, mean over scenarios", columns, tuple(fields), notes)
 
 
-def scenario_table(collection: Collection, cells: Sequence[Cell]) -> Table:
+def scenario_table(part: Part) -> Table:
     """Each scenario of one collection apart, one row per scenario, method and configuration."""
-    metrics = table_metrics(available_metrics(cells))
+    metrics = table_metrics(available_metrics(part.cells))
     marks = _Marks()
     fields, all_rows = [], []
-    scales_differ = len({cell.variant.train_scale for cell in cells}) > 1
-    for scenario in sorted({cell.record.scenario for cell in cells}):
-        rows = aggregate([cell for cell in cells if cell.record.scenario == scenario], metrics)
-        same, best = compared(rows), best_values(collection, rows, metrics)
+    scales_differ = len({cell.variant.train_scale for cell in part.cells}) > 1
+    for scenario in sorted({cell.record.scenario for cell in part.cells}):
+        rows = aggregate([cell for cell in part.cells if cell.record.scenario == scenario], metrics)
+        same, best = compared(rows), best_values(part.collection, rows, metrics)
         for index, row in enumerate(rows):
+            label = _label(row, marks, scales_differ)
             seeds = Field(str(len(row.coverage)), _coverage_marks(row, len(rows), same[index], marks))
             values = [_value(row, metric, best[metric][index], marks) for metric in metrics]
-            fields.append((Field(scenario), _label(row, marks, scales_differ), seeds, *values))
+            fields.append((Field(scenario), label, seeds, *values))
         all_rows += rows
     head = (Column("Scenario"), Column("Method"), Column("Seeds", numeric=True))
     columns = (*head, *_metric_columns(metrics))
-    notes = _notes(all_rows, fields, marks, stamps(cells))
-    return Table(f"{collection.title}, each scenario", columns, tuple(fields), notes)
+    notes = _notes(all_rows, fields, marks, stamps(part.cells))
+    return Table(f"{part.title}, each scenario", columns, tuple(fields), notes)
 
 
-def published_table(collection: Collection, cells: Sequence[Cell]) -> Table | None:
+def published_table(part: Part) -> Table | None:
     """What the papers say of the methods shown, on the complete collection; ``None`` if they say nothing."""
-    methods = {cell.variant.method for cell in cells}
-    rows = [row for row in published_accuracies() if row.collection == collection.name and row.method in methods]
+    methods = {cell.variant.method for cell in part.cells}
+    rows = [row for row in published_accuracies() if row.collection == part.collection.name and row.method in methods]
     available = {row.metric for row in rows}
-    metrics = table_metrics(available | {metric for metric in available_metrics(cells) if metric in available})
-    if not metrics:
+    metrics = table_metrics(available | {metric for metric in available_metrics(part.cells) if metric in available})
+    if not rows:
         return None
     values = {(row.title, row.metric): row for row in rows if row.metric in metrics}
     speeds = {row.title: row for row in published_speeds()}
@@ -185,7 +185,7 @@ def published_table(collection: Collection, cells: Sequence[Cell]) -> Table | No
         "Published numbers, percent, means over the complete collection; measured by others, never averaged with the "
         f"rows above. {UNDEFINED}: not published. Latency at batch size 1, throughput at 16, on {'; '.join(devices)}.",
     )
-    title = f"{collection.title}, published reference on the complete collection"
+    title = f"{part.title}, published reference on the complete collection"
     return Table(title, columns, tuple(fields), (note, *marks.notes()))
 
 

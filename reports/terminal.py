@@ -20,9 +20,8 @@ def summary_table(records: Sequence[Record]) -> Group:
     """
     selection = select((record, None) for record in records)
     parts: list[RichTable | Text] = []
-    for collection in selection.collections:
-        cells = selection.of(collection)
-        parts += _render(accuracy_table(collection, cells, summary_metrics(available_metrics(cells))))
+    for part in selection.parts:
+        parts += _render(accuracy_table(part, summary_metrics(available_metrics(part.cells))))
     failures = failure_table(selection.cells)
     return Group(*parts, *(_render(failures) if failures.rows else []))
 

@@ -41,21 +41,21 @@ def is_saturated(available: Collection[str]) -> bool:
 
 
 def table_metrics(available: Collection[str]) -> tuple[str, ...]:
-    """The metrics that accuracy tables show, of those that the records have.
+    """The metrics that accuracy tables show, of those that the records have; the first if they have none.
 
     A saturated collection shows its structural and logical halves and then their mean.
     """
     if not is_saturated(available):
-        return tuple(metric for metric in _TABLE if metric in available)
+        return tuple(metric for metric in _TABLE if metric in available) or _TABLE[:1]
     parts = ("structural/", "logical/", "")
     wanted = [part + metric for metric in ("image_au_roc", _saturated_metric(available)) for part in parts]
     return tuple(metric for metric in wanted if metric in available)
 
 
 def summary_metrics(available: Collection[str]) -> tuple[str, ...]:
-    """The metrics that the terminal shows, of those that the records have: one of detection, one of localisation."""
+    """The metrics that the terminal shows, if the records have them: one of detection, one of localisation."""
     wanted = ("image_au_roc", _saturated_metric(available)) if is_saturated(available) else _PLOT
-    return tuple(metric for metric in wanted if metric in available)
+    return tuple(metric for metric in wanted if metric in available) or wanted
 
 
 def plot_metrics(available: Collection[str]) -> tuple[str, ...]:

@@ -1,6 +1,5 @@
 """The dot plot: a collection's accuracy, a dot per cell, a diamond per mean."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import seaborn as sns
@@ -10,11 +9,10 @@ from matplotlib.lines import Line2D
 
 from reports.aggregate import Row, aggregate, compared
 from reports.figures.style import FAINT, INK, add_words, context, palette, plain, wrap
-from reports.selection import Cell
+from reports.selection import Part
 from reports.tables import OTHER, UNDEFINED, available_metrics, stamps
 from reports.vocabulary import metric_title, plot_metrics
 from results.published import published_accuracies
-from results.record import Collection
 
 _COLOURED_SCENARIOS = 8
 _LEGEND_COLUMNS = 4
@@ -27,6 +25,8 @@ _GAP_BELOW = 0.62
 # Of a row: the dots' upper band and the line of the means, so that neither hides the other.
 _DOTS = (-0.36, 0.06)
 _MEANS = 0.24
+# Percent that an axis goes beyond 0 and 100, for the markers there.
+_BEYOND = 0.8
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,9 @@ class DotPlot:
     notes: tuple[str, ...]
 
 
-def dot_plot(collection: Collection, cells: Sequence[Cell]) -> DotPlot | None:
+def dot_plot(part: Part) -> DotPlot | None:
     """Gather what the plot of one collection shows; ``None`` if no cell has a metric to plot."""
+    cells, collection = part.cells, part.collection
     metrics = plot_metrics(available_metrics(cells))
     if not metrics or not any(cell.ok for cell in cells):
         return None
@@ -71,7 +72,7 @@ def dot_plot(collection: Collection, cells: Sequence[Cell]) -> DotPlot | None:
     if published:
         notes.append("Published values: means over the complete collection.")
     return DotPlot(
-        title=f"{collection.title}: accuracy in percent",
+        title=f"{part.title}: accuracy in percent",
         metrics=metrics,
         rows=tuple(rows),
         same=tuple(same),
@@ -125,6 +126,8 @@ def _panel(axes: Axes, plot: DotPlot, metric: str) -> None:
     labels = [wrap(plain(row.variant.label), 22) + mark for row, mark in zip(plot.rows, marks, strict=True)]
     axes.set_yticks(range(len(plot.rows)), labels)
     axes.set_ylim(len(plot.rows) - 0.5, -0.5)
+    left, right = axes.get_xlim()
+    axes.set_xlim(max(left, -_BEYOND), min(right, 100 + _BEYOND))
     axes.set_title(plain(metric_title(metric)), pad=4)
     axes.grid(axis="x", color="#e4e4e4", linewidth=0.6)
     axes.hlines([line + 0.5 for line in range(len(plot.rows) - 1)], 0, 1, colors="#efefef", linewidth=0.6,

@@ -1,5 +1,6 @@
 """The qualitative figure: test images, their ground truth, and each method's anomaly map."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -138,8 +139,13 @@ def _method(figure: Figure, grid: GridSpec, column: int, examples: Mapping[str, 
     if shown is not None:
         axes = holder.inset_axes((0.06, 0.62, 0.88, 0.2))
         bar = figure.colorbar(shown, cax=axes, orientation="horizontal")
-        bar.set_ticks([lowest, highest], labels=[f"{lowest:.3g}", f"{highest:.3g}"])
+        bar.set_ticks([lowest, highest], labels=[_short(lowest), _short(highest)])
         axes.tick_params(labelsize=FONT_SIZE - 1, length=2)
         left, right = axes.get_xticklabels()
         left.set_horizontalalignment("left")
         right.set_horizontalalignment("right")
+
+
+def _short(value: float) -> str:
+    """Print a number in three digits, without the zeros of its exponent: ``7.18e3``."""
+    return re.sub(r"e\+?(-?)0*", r"e\1", f"{value:.3g}")
