@@ -62,10 +62,14 @@ def rank(
     defects = _Counter(reader, shapes, thresholds)
     defects.add(defect_scores)
     defects.flush()
-    below = sum((counter.below for counter in counters), -defects.below)
-    up_to = sum((counter.up_to for counter in counters), -defects.up_to)
     normals = sum(counter.pixels for counter in counters) - defects.pixels
-    return Ranking(thresholds, positives, normals - below, normals - up_to, normals)
+    at_least, above = defects.below, defects.up_to  # in place: these arrays can be as large as the rest together
+    for counter in counters:
+        at_least -= counter.below
+        above -= counter.up_to
+    at_least += normals
+    above += normals
+    return Ranking(thresholds, positives, at_least, above, normals)
 
 
 class _Counter:

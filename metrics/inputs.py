@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metrics.errors import MetricError
+from metrics.maps import Subset
 
 FloatArray = NDArray[np.floating[Any]]
 
@@ -21,15 +22,26 @@ class MapReader:
 
     Attributes:
         maps: n float arrays (h_i, w_i), possibly made when read.
-        names: a name for each image, used in messages, or None.
+        names: a name for each image of the whole set, used in messages, or None.
+        numbers: for each map its image's number in the whole set; None if the maps are the whole set.
     """
 
     maps: Sequence[NDArray[Any]] | NDArray[Any]
     names: Sequence[str] | None = None
+    numbers: Sequence[int] | None = None
+
+    def subset(self, positions: Sequence[int]) -> "MapReader":
+        """Return a reader of the images at these positions; messages keep their numbers and names."""
+        numbers = [self._number(position) for position in positions]
+        return MapReader(Subset(self.maps, positions), self.names, numbers)
 
     def label(self, index: int) -> str:
         """Return how messages call image ``index``."""
-        return f"image {index}" if self.names is None else f"image {index} ({self.names[index]})"
+        number = self._number(index)
+        return f"image {number}" if self.names is None else f"image {number} ({self.names[number]})"
+
+    def _number(self, index: int) -> int:
+        return index if self.numbers is None else self.numbers[index]
 
     def read(self, index: int, shape: tuple[int, ...] | None = None) -> FloatArray:
         """Return the contiguous map of image ``index`` as float32 (float16 widened, exactly) or float64.

@@ -1,50 +1,24 @@
 """AU-PRO, pixel AU-ROC, average precision, F1-max and the defect-size quartiles, in one evaluation."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from metrics import engine
-from metrics.inputs import FloatArray, MapReader, check_lengths, read_mask, share_out, worker_count
-from metrics.ranking import Ranking, check_limits
+from metrics.curves import Curves, thin_precision_recall, thin_rising
+from metrics.defects import RankedDefects, rank_defects
+from metrics.errors import MetricError
+from metrics.inputs import MapReader, check_lengths, worker_count
+from metrics.maps import Subset
+from metrics.ranking import check_limits
+from metrics.sizes import QUARTILES, Quartiles, Regions, robustness
 
-QUARTILES = (0.25, 0.5, 0.75, 1.0)
 NAN = float("nan")
-
-
-@dataclass(frozen=True)
-class Regions:
-    """The defect regions, in order of image and, within an image, of their first pixel.
-
-    Attributes:
-        image: (r,) index of the image.
-        area: (r,) number of pixels.
-        au_pro: for each FPR limit (r,) the region's own area under its overlap curve; AU-PRO is their mean.
-        overlap: for each FPR limit (r,) the share of the region found at the lowest threshold within the limit.
-    """
-
-    image: NDArray[np.int64]
-    area: NDArray[np.int64]
-    au_pro: Mapping[float, NDArray[np.float64]]
-    overlap: Mapping[float, NDArray[np.float64]]
-
-
-@dataclass(frozen=True)
-class Quartiles:
-    """AU-PRO over the regions up to each quartile of the region areas: Q1 the smallest, Q4 all.
-
-    Attributes:
-        areas: the 25, 50, 75 and 100 % quantiles of the region areas (linear interpolation), in pixels.
-        au_pro: AU-PRO over the regions no larger than that.
-        robustness: mean of the four × (1 - |Q4 - Q1| / their maximum); 1 is perfect at every size.
-    """
-
-    areas: tuple[float, ...]
-    au_pro: tuple[float, ...]
-    robustness: float
+NO_REGION_LEFT = "every image with a region of this size also has a larger one, and was dropped"
+Excluded = Literal["ignore", "negative", "drop_images"]
 
 
 @dataclass(frozen=True)
@@ -62,6 +36,7 @@ class PixelMetrics:
         defect_pixels: how many lie in one.
         empty_masks: images whose mask was given but marks no pixel; all their pixels count as normal.
         undefined: the reason for each value that is NaN, by the name it has in ``named()``.
+        curves: for plots, if asked for.
     """
 
     au_pro: Mapping[float, float]
@@ -74,6 +49,7 @@ class PixelMetrics:
     defect_pixels: int
     empty_masks: tuple[int, ...] = ()
     undefined: Mapping[str, str] = field(default_factory=dict)
+    curves: Curves | None = None
 
     def named(self) -> dict[str, float]:
         """Return all values under their names in records and tables (``au_pro@0.3``, ``au_pro_q1@0.3`` …)."""
@@ -86,34 +62,6 @@ class PixelMetrics:
         return values
 
 
-@dataclass(frozen=True)
-class DefectPixels:
-    """What the first pass collects from the anomalous images.
-
-    Attributes:
-        scores: (p,) ascending.
-        region: (p,) the region that each belongs to.
-        image: (r,) the image of each region.
-        area: (r,) the area of each region.
-        shapes: for each image the shape of its mask, None where it has none.
-        empty_masks: images with a mask that marks nothing.
-    """
-
-    scores: FloatArray
-    region: NDArray[np.int64]
-    image: NDArray[np.int64]
-    area: NDArray[np.int64]
-    shapes: list[tuple[int, ...] | None]
-    empty_masks: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class _ImageRegions:
-    scores: FloatArray  # of each defect pixel
-    region: NDArray[np.int32]  # of each defect pixel
-    area: NDArray[np.int64]  # of each region
-
-
 def evaluate_pixels(
     maps: Sequence[NDArray[Any]] | NDArray[Any],
     masks: Sequence[NDArray[Any] | None] | NDArray[Any],
@@ -121,6 +69,9 @@ def evaluate_pixels(
     *,
     names: Sequence[str] | None = None,
     threads: int | None = None,
+    excluded: Excluded = "ignore",
+    threshold: float | None = None,
+    curve_points: int = 0,
 ) -> PixelMetrics:
     """Evaluate anomaly maps against defect masks, exactly: every distinct score is a threshold.
 
@@ -131,6 +82,10 @@ def evaluate_pixels(
         fpr_limits: upper ends of the FPR axis, each in (0, 1].
         names: a name for each image, used in messages.
         threads: images processed at a time; None uses every core this process may use.
+        excluded: what the pixels of regions too large for a quartile are: "ignore", neither found nor false
+            alarms; "negative", false alarms like normal pixels; "drop_images", gone with their whole image.
+        threshold: if given, ``regions`` tells the share of each region whose score exceeds it.
+        curve_points: if not 0, ``curves`` holds the curves, thinned to about so many points each.
 
     Raises:
         MetricError: lengths, shapes, scores or limits that allow no evaluation; names the image.
@@ -140,118 +95,85 @@ def evaluate_pixels(
         8-connected regions and every distinct score as a threshold.
     """
     limits = check_limits(fpr_limits)
+    if excluded not in get_args(Excluded):
+        raise MetricError(f"excluded is one of {', '.join(get_args(Excluded))}, not {excluded!r}")
+    if curve_points != 0 and curve_points < 3:
+        raise MetricError(f"a curve has at least 3 points, or 0 for none, not {curve_points}")
     reader = MapReader(maps, names)
     check_lengths(reader, masks, "masks")
     workers = worker_count(threads)
-    defects = collect_defects(reader, masks, workers)
-    thresholds, threshold_of = engine.distinct(defects.scores)
-    ranking = engine.rank(reader, defects.shapes, thresholds, np.bincount(threshold_of), defects.scores, workers)
-    return _summarise(ranking, threshold_of, defects, limits)
+    ranked = rank_defects(reader, masks, workers)
+    if ranked.undefined_reason:
+        return _undefined(limits, ranked)
 
+    def rank_images(positions: list[int]) -> RankedDefects:
+        return rank_defects(reader.subset(positions), Subset(masks, positions), workers)
 
-def collect_defects(
-    reader: MapReader, masks: Sequence[NDArray[Any] | None] | NDArray[Any], workers: int
-) -> DefectPixels:
-    """Label the regions of every mask and gather the scores under them: the first pass."""
-    from metrics import kernels
-
-    shapes: list[tuple[int, ...] | None] = [None] * len(masks)
-    found: dict[int, _ImageRegions] = {}
-
-    def gather(index: int) -> None:
-        if masks[index] is None:
-            return
-        mask = read_mask(masks[index], reader.label(index))
-        shapes[index] = mask.shape
-        pixels = np.flatnonzero(mask)
-        if pixels.size:
-            region, regions = kernels.label_regions(pixels, mask.shape[1])
-            found[index] = _ImageRegions(
-                reader.read(index, mask.shape).reshape(-1)[pixels],
-                region,
-                np.bincount(region, minlength=regions),
-            )
-
-    share_out(len(masks), [gather] * workers)
-    images = sorted(found)
-    parts = [found[index] for index in images]
-    counts = [part.area.size for part in parts]
-    first = np.cumsum([0, *counts])
-    scores, region = engine.sort_with(
-        np.concatenate([part.scores for part in parts] or [np.empty(0, np.float32)]),
-        np.concatenate(
-            [part.region + offset for part, offset in zip(parts, first[:-1], strict=True)] or [np.empty(0, np.int64)]
-        ),
-    )
-    return DefectPixels(
-        scores,
-        region,
-        np.repeat(np.array(images, np.int64), counts),
-        np.concatenate([part.area for part in parts] or [np.empty(0, np.int64)]),
-        shapes,
-        tuple(index for index, shape in enumerate(shapes) if shape is not None and index not in found),
-    )
-
-
-def _summarise(
-    ranking: Ranking, threshold_of: NDArray[np.intp], defects: DefectPixels, limits: tuple[float, ...]
-) -> PixelMetrics:
-    reason = undefined_reason(ranking, defects)
-    au_pro, overlap = {}, {}
-    for limit in limits:
-        first, units = ranking.unit_areas(limit)
-        pixels = slice(int(np.searchsorted(threshold_of, first)), None)
-        au_pro[limit] = _per_region(defects, pixels, units[threshold_of[pixels] - first])
-        pixels = slice(int(np.searchsorted(threshold_of, ranking.first_within(limit))), None)
-        overlap[limit] = _per_region(defects, pixels)
+    au_pro = {limit: ranked.region_au_pro(limit) for limit in limits}
+    overlap = {limit: ranked.region_overlap(limit) for limit in limits}
+    above = None if threshold is None else ranked.region_overlap_above(threshold)
     metrics = PixelMetrics(
-        au_pro={limit: NAN if reason else float(np.mean(au_pro[limit])) for limit in limits},
-        au_roc={limit: NAN if reason else ranking.au_roc(limit) for limit in limits},
-        average_precision=NAN if reason else ranking.average_precision(),
-        f1_max=NAN if reason else ranking.f1_max(),
-        quartiles={limit: _quartiles(defects.area, au_pro[limit], reason) for limit in limits},
-        regions=Regions(defects.image, defects.area, au_pro, overlap),
-        normal_pixels=ranking.normals,
-        defect_pixels=defects.scores.size,
-        empty_masks=defects.empty_masks,
+        au_pro={limit: float(np.mean(values)) for limit, values in au_pro.items()},
+        au_roc={limit: ranked.ranking.au_roc(limit) for limit in limits},
+        average_precision=ranked.ranking.average_precision(),
+        f1_max=ranked.ranking.f1_max(),
+        quartiles=_quartiles(ranked, limits, excluded, rank_images),
+        regions=Regions(ranked.pixels.image, ranked.pixels.area, au_pro, overlap, above),
+        normal_pixels=ranked.ranking.normals,
+        defect_pixels=ranked.pixels.scores.size,
+        empty_masks=ranked.pixels.empty_masks,
+        curves=_curves(ranked, limits, curve_points) if curve_points else None,
     )
-    if not reason:
-        return metrics
-    return replace(metrics, undefined=dict.fromkeys(metrics.named(), reason))
+    missing = [name for name, value in metrics.named().items() if math.isnan(value)]
+    return replace(metrics, undefined=dict.fromkeys(missing, NO_REGION_LEFT)) if missing else metrics
 
 
-def undefined_reason(ranking: Ranking, defects: DefectPixels) -> str:
-    """Return why no pixel metric is defined, or an empty string."""
-    if not defects.shapes:
-        return "there are no images"
-    if all(shape is None for shape in defects.shapes):
-        return "no image is anomalous"
-    if defects.scores.size == 0:
-        return "no mask marks a defect pixel"
-    if ranking.normals == 0:
-        return "every pixel is a defect pixel"
-    return ""
+def _quartiles(
+    ranked: RankedDefects,
+    limits: tuple[float, ...],
+    excluded: Excluded,
+    rank_images: Callable[[list[int]], RankedDefects],
+) -> dict[float, Quartiles]:
+    """Evaluate the regions up to each quartile of the areas, reading the others as ``excluded`` says."""
+    area = ranked.pixels.area
+    bounds = tuple(float(bound) for bound in np.quantile(area, QUARTILES))
+    means: dict[float, list[float]] = {limit: [] for limit in limits}
+    for bound in bounds:
+        part, kept = ranked, area <= bound
+        if excluded == "negative" and not kept.all():
+            part = ranked.punishing(~kept)
+        elif excluded == "drop_images" and not kept.all():
+            dropped = set(ranked.pixels.image[~kept].tolist())
+            part = rank_images([index for index in range(len(ranked.pixels.shapes)) if index not in dropped])
+            kept = np.ones(part.pixels.area.size, np.bool_)
+        for limit in limits:
+            usable = kept.any() and not part.undefined_reason
+            means[limit].append(float(np.mean(part.region_au_pro(limit)[kept])) if usable else NAN)
+    return {limit: Quartiles(bounds, tuple(values), robustness(values)) for limit, values in means.items()}
 
 
-def _per_region(defects: DefectPixels, pixels: slice, values: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
-    """Return for each region the sum over the given pixels of a value (or of 1), divided by its area."""
-    return np.bincount(defects.region[pixels], weights=values, minlength=defects.area.size) / defects.area
+def _curves(ranked: RankedDefects, limits: tuple[float, ...], points: int) -> Curves:
+    ranking, area = ranked.ranking, ranked.pixels.area
+    overlap = np.bincount(ranked.threshold_of, weights=1 / (area * area.size)[ranked.pixels.region])
+    return Curves(
+        pro=thin_rising(ranking, overlap, limits, points),
+        roc=thin_rising(ranking, ranking.positives / ranking.positives.sum(), limits, points),
+        precision_recall=thin_precision_recall(ranking, points),
+    )
 
 
-def _quartiles(area: NDArray[np.int64], au_pro: NDArray[np.float64], reason: str) -> Quartiles:
-    if reason:
-        return Quartiles((NAN,) * 4, (NAN,) * 4, NAN)
-    bounds = np.quantile(area, QUARTILES)
-    means = tuple(float(np.mean(au_pro[area <= bound])) for bound in bounds)
-    return Quartiles(tuple(map(float, bounds)), means, robustness(means))
-
-
-def robustness(au_pro: Sequence[float]) -> float:
-    """Return the robustness to defect size of AU-PRO over Q1 … Q4: mean × (1 - |Q4 - Q1| / maximum).
-
-    Zero when AU-PRO is zero at every size.
-    """
-    highest = max(au_pro)
-    if highest == 0:
-        return 0.0
-    return float(np.mean(au_pro) * (1 - abs(au_pro[-1] - au_pro[0]) / highest))
+def _undefined(limits: tuple[float, ...], ranked: RankedDefects) -> PixelMetrics:
+    nothing = dict.fromkeys(limits, NAN)
+    empty = dict.fromkeys(limits, np.full(ranked.pixels.area.size, NAN))
+    metrics = PixelMetrics(
+        au_pro=nothing,
+        au_roc=nothing,
+        average_precision=NAN,
+        f1_max=NAN,
+        quartiles=dict.fromkeys(limits, Quartiles((NAN,) * 4, (NAN,) * 4, NAN)),
+        regions=Regions(ranked.pixels.image, ranked.pixels.area, empty, empty),
+        normal_pixels=ranked.ranking.normals,
+        defect_pixels=ranked.pixels.scores.size,
+        empty_masks=ranked.pixels.empty_masks,
+    )
+    return replace(metrics, undefined=dict.fromkeys(metrics.named(), ranked.undefined_reason))

@@ -102,10 +102,14 @@ def evaluate_saturated(
     Source:
         Bergmann et al., Beyond Dents and Scratches, IJCV 2022, section 4 (definition of sPRO).
     """
-    limits = check_limits(fpr_limits)
     reader = MapReader(maps, names)
     check_lengths(reader, defects, "lists of defects")
-    workers = worker_count(threads)
+    return _evaluate(reader, defects, check_limits(fpr_limits), worker_count(threads))
+
+
+def _evaluate(
+    reader: MapReader, defects: Sequence[Sequence[Defect]], limits: tuple[float, ...], workers: int
+) -> SaturatedMetrics:
     found: dict[int, _ImageDefects] = {}
 
     def gather(index: int) -> None:
@@ -247,17 +251,13 @@ def evaluate_loco(
     Raises:
         MetricError: as ``evaluate_saturated``, or an unknown kind.
     """
-    check_lengths(MapReader(maps, names), kinds, "kinds")
-    check_lengths(MapReader(maps, names), defects, "lists of defects")
-    names = names if names is not None else [f"number {index} of both halves" for index in range(len(kinds))]
-    halves = [
-        evaluate_saturated(
-            Subset(maps, positions),
-            Subset(defects, positions),
-            fpr_limits,
-            names=Subset(names, positions),
-            threads=threads,
+    reader = MapReader(maps, names)
+    check_lengths(reader, kinds, "kinds")
+    check_lengths(reader, defects, "lists of defects")
+    limits, workers = check_limits(fpr_limits), worker_count(threads)
+    return LocoMetrics(
+        *(
+            _evaluate(reader.subset(positions), Subset(defects, positions), limits, workers)
+            for positions in loco_halves(kinds).values()
         )
-        for positions in loco_halves(kinds).values()
-    ]
-    return LocoMetrics(*halves)
+    )

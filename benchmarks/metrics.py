@@ -1,0 +1,289 @@
+"""Exact metrics against the implementations in use: time, extra memory and deviation, on the same data in one run.
+
+    python benchmarks/metrics.py                  # full size: 120 images of 1024 × 1024; needs some 8 GiB and an hour
+    python benchmarks/metrics.py --images 15      # an eighth of it
+    python benchmarks/metrics.py --only ours,sort
+
+Peers that are not installed are left out (``pip install anomalib adeval torchmetrics scikit-learn``). Every
+implementation runs in a fresh process on maps in memory; times are the best of ``--repeat`` runs after one on two
+images, so that compilation is not counted. Compare ratios: the machine's speed cancels out. Extra memory is the peak
+of the process above what it held with the maps loaded (or, streamed from files, with nothing loaded).
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+# This file is called like the package that it measures, and its own folder would be searched first.
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+Maps = NDArray[np.float32]
+Masks = NDArray[np.bool_]
+Values = dict[str, float]
+LIMITS = (0.05, 0.3, 1.0)
+
+
+def workload(images: int, size: int, seed: int = 0) -> tuple[Maps, Masks]:
+    """Return smooth float32 maps and masks: a third normal, two regions of log-uniform area per other image."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:size, :size].astype(np.float32)
+    maps = np.empty((images, size, size), np.float32)
+    masks = np.zeros((images, size, size), np.bool_)
+    for index in range(images):
+        coarse = rng.standard_normal((size // 8 + 8,) * 2)
+        for axis in (0, 1):  # a few binomial filters: as smooth as an upsampled map
+            for _ in range(8):
+                coarse = (np.roll(coarse, 1, axis) + 2 * coarse + np.roll(coarse, -1, axis)) / 4
+        maps[index] = upsampled(coarse / coarse.std() * 0.05 + 0.25, size)
+        if index >= images // 3:
+            for _ in range(2):
+                area = 10 ** rng.uniform(1, min(5, np.log10(size * size / 10)))
+                stretch, turn = np.exp(rng.uniform(-0.7, 0.7)), rng.uniform(0, np.pi)
+                y, x = rng.uniform(0.1 * size, 0.9 * size, 2)
+                along = (rows - y) * np.cos(turn) + (columns - x) * np.sin(turn)
+                across = (columns - x) * np.cos(turn) - (rows - y) * np.sin(turn)
+                radius = (along / stretch) ** 2 + (across * stretch) ** 2
+                radius /= area / np.pi
+                masks[index] |= radius <= 1
+                maps[index] += rng.uniform(0.15, 0.6) * np.exp(-0.5 * radius)
+    return np.clip(maps, 1e-3, None), masks
+
+
+def upsampled(coarse: NDArray[np.float64], size: int) -> NDArray[np.float64]:
+    import metrics
+
+    return metrics.UpsampledMaps([coarse[: size // 8, : size // 8]], [(size, size)])[0]
+
+
+def heavy_tailed(maps: Maps) -> Maps:
+    """Return the same order of scores with most of them near zero, and one outlier."""
+    heavy = (maps / maps.max()) ** np.float32(30)
+    heavy[0, 0, 0] = 1e4
+    return heavy
+
+
+class FromFile(Sequence[NDArray[Any]]):
+    """The images of an .npy file, each read when it is asked for."""
+
+    def __init__(self, file: str) -> None:
+        self._file = file
+        mapped = np.load(file, mmap_mode="r")
+        self._shape, self._dtype, self._offset = mapped.shape, mapped.dtype, mapped.offset
+
+    def __len__(self) -> int:
+        return self._shape[0]
+
+    def __getitem__(self, index: Any) -> Any:
+        pixels = self._shape[1] * self._shape[2]
+        offset = self._offset + index * pixels * self._dtype.itemsize
+        return np.fromfile(self._file, self._dtype, pixels, offset=offset).reshape(self._shape[1:])
+
+
+class OrNone(Sequence[NDArray[Any] | None]):
+    """Masks, None in place of empty ones."""
+
+    def __init__(self, masks: Sequence[NDArray[Any]] | Masks) -> None:
+        self._masks = masks
+
+    def __len__(self) -> int:
+        return len(self._masks)
+
+    def __getitem__(self, index: Any) -> Any:
+        mask = self._masks[index]
+        return mask if mask.any() else None
+
+
+# Each function below is one row: it takes the maps and masks and returns the values it computes.
+
+
+def ours(maps: Maps, masks: Masks, threads: int) -> Values:
+    import metrics
+
+    return metrics.evaluate_pixels(maps, OrNone(masks), LIMITS, threads=threads).named()
+
+
+def sort(maps: Maps, masks: Masks) -> Values:
+    np.sort(maps, axis=None)
+    return {}
+
+
+def argsort_exact(maps: Maps, masks: Masks) -> Values:
+    """AU-PRO as the official evaluation of MVTec AD computes it: one global argsort, cumulated weights."""
+    from scipy import ndimage
+
+    false_positive = np.zeros(maps.shape, np.uint32)
+    overlap = np.zeros(maps.shape)
+    regions = 0
+    for index, mask in enumerate(masks):
+        labels, number = ndimage.label(mask, np.ones((3, 3), np.int64))
+        areas = np.bincount(labels.ravel(), minlength=number + 1)
+        overlap[index] = np.where(labels > 0, 1 / areas[labels], 0)
+        false_positive[index] = labels == 0
+        regions += number
+    order = np.argsort(maps, axis=None)[::-1]
+    scores = maps.ravel()[order]
+    last = np.append(scores[1:] != scores[:-1], True)
+    fpr = np.cumsum(false_positive.ravel()[order], dtype=np.uint64)[last]
+    fpr = np.append(0, fpr / fpr[-1])
+    pro = np.append(0, (np.cumsum(overlap.ravel()[order]) / regions)[last])
+    values = {}
+    for limit in LIMITS:
+        end = np.searchsorted(fpr, limit, side="right")
+        x = np.append(fpr[:end], limit)
+        y = np.append(pro[:end], np.interp(limit, fpr, pro))
+        values[f"au_pro@{limit}"] = np.trapezoid(y, x) / limit
+    return values
+
+
+def anomalib(maps: Maps, masks: Masks) -> Values:
+    import torch
+    from anomalib.metrics.aupro import _AUPRO
+
+    metric = _AUPRO(fpr_limit=0.3)
+    for scores, mask in zip(maps, masks, strict=True):
+        metric.update(torch.from_numpy(scores.copy())[None], torch.from_numpy(mask.copy())[None])
+    return {"au_pro@0.3": float(metric.compute())}
+
+
+def adeval(maps: Maps, masks: Masks) -> Values:
+    if not hasattr(np, "trapz"):
+        vars(np)["trapz"] = np.trapezoid  # removed in numpy 2.4, still called
+    from adeval import auroc_aupr_aupro
+
+    roc, precision, pro = auroc_aupr_aupro(maps, masks.astype(np.uint8))
+    return {"pixel_au_roc@1.0": roc, "pixel_average_precision": precision, "au_pro@0.3": pro}
+
+
+def torchmetrics(maps: Maps, masks: Masks) -> Values:
+    import torch
+    from torchmetrics.functional.classification import binary_auroc, binary_average_precision
+
+    scores, target = torch.from_numpy(maps.ravel()), torch.from_numpy(masks.ravel().astype(np.int64))
+    return {
+        "pixel_au_roc@1.0": float(binary_auroc(scores, target)),
+        "pixel_average_precision": float(binary_average_precision(scores, target)),
+    }
+
+
+def scikit_learn(maps: Maps, masks: Masks) -> Values:
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    return {
+        "pixel_au_roc@1.0": roc_auc_score(masks.ravel(), maps.ravel()),
+        "pixel_average_precision": average_precision_score(masks.ravel(), maps.ravel()),
+    }
+
+
+def bootstrap(maps: Maps, masks: Masks) -> Values:
+    import metrics
+
+    intervals = metrics.bootstrap_pixels(metrics.count_pixels(maps, OrNone(masks)), LIMITS, resamples=1000)
+    return {name: interval.value for name, interval in intervals.items()}
+
+
+ROWS = {
+    "ours, 1 thread": lambda maps, masks: ours(maps, masks, 1),
+    "ours, 2 threads": lambda maps, masks: ours(maps, masks, 2),
+    "ours, 1 thread, streamed from files": lambda maps, masks: ours(maps, masks, 1),
+    "ours, 2 threads, streamed from files": lambda maps, masks: ours(maps, masks, 2),
+    "np.sort of the maps": sort,
+    "argsort (official AD)": argsort_exact,
+    "ADEval, 1000 bins": adeval,
+    "anomalib AUPRO, 0.3 only": anomalib,
+    "torchmetrics, ROC + AP": torchmetrics,
+    "scikit-learn, ROC + AP": scikit_learn,
+    "bootstrap, 1000 resamples": bootstrap,
+}
+SLOW = {"argsort (official AD)", "anomalib AUPRO, 0.3 only", "torchmetrics, ROC + AP", "scikit-learn, ROC + AP"}
+
+
+def measure(row: str, maps_file: str, masks_file: str, repeat: int) -> None:
+    """Run one row in this process; print its times, memory and values as JSON."""
+    if "streamed" in row:
+        maps, masks = FromFile(maps_file), FromFile(masks_file)
+    else:
+        maps, masks = np.load(maps_file), np.load(masks_file)
+    third = len(maps) // 3
+    few = range(third - 2, third + 2)  # two normal, two anomalous
+    ROWS[row](np.stack([maps[i] for i in few]), np.stack([masks[i] for i in few]))
+    before = peak()
+    wall, cpu = [], []
+    for _ in range(1 if row in SLOW else repeat):
+        start, start_cpu = time.perf_counter(), time.process_time()
+        values = ROWS[row](maps, masks)
+        wall.append(time.perf_counter() - start)
+        cpu.append(time.process_time() - start_cpu)
+    extra = (peak() - before) / 2**20
+    print(json.dumps({"wall": min(wall), "cpu": min(cpu), "extra": extra, "values": values}))
+
+
+def peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=120)
+    parser.add_argument("--size", type=int, default=1024)
+    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--only", default="", help="parts of the names of rows, comma-separated")
+    parser.add_argument("--folder", type=Path, help="where the maps are kept (default: temporary)")
+    parser.add_argument("--row", help=argparse.SUPPRESS)
+    parser.add_argument("--files", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.row:
+        measure(options.row, *options.files, options.repeat)
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.folder or Path(temporary)
+        maps, masks = workload(options.images, options.size)
+        np.save(folder / "masks.npy", masks)
+        np.save(folder / "smooth.npy", maps)
+        np.save(folder / "heavy.npy", heavy_tailed(maps))
+        del maps
+        print(f"{options.images} images of {options.size}², {masks.mean():.2%} defect pixels\n")
+        for kind in ("smooth", "heavy"):
+            print_table(kind, folder, options)
+
+
+def print_table(kind: str, folder: Path, options: argparse.Namespace) -> None:
+    wanted = [part for part in options.only.split(",") if part]
+    rows = [row for row in ROWS if not wanted or any(part in row for part in wanted)]
+    results = {row: run(row, folder / f"{kind}.npy", folder / "masks.npy", options.repeat) for row in rows}
+    exact = next((results[row]["values"] for row in rows if row.startswith("ours") and results[row]), {})
+    sort_wall = (results.get("np.sort of the maps") or {}).get("wall", float("nan"))
+    print(f"| {kind} scores | wall s | CPU s | × np.sort | extra MB | largest deviation |")
+    print("|---|---|---|---|---|---|")
+    for row, result in results.items():
+        if result is None:
+            print(f"| {row} | – | – | – | – | failed or not installed |")
+            continue
+        deviation = max((abs(v - exact[n]) for n, v in result["values"].items() if n in exact), default=float("nan"))
+        print(
+            f"| {row} | {result['wall']:.2f} | {result['cpu']:.2f} | {result['wall'] / sort_wall:.2f} "
+            f"| {result['extra']:.0f} | {deviation:.1e} |"
+        )
+    print(flush=True)
+
+
+def run(row: str, maps: Path, masks: Path, repeat: int) -> dict[str, Any] | None:
+    command = [sys.executable, __file__, "--row", row, "--repeat", str(repeat), "--files", str(maps), str(masks)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        print(f"{row}: {(done.stderr.strip().splitlines() or ['killed'])[-1]}", file=sys.stderr)
+        return None
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+import numpy as np
+import pytest
+from brute_force import image_values, pixel_values, random_case
+
+import metrics
+from metrics import bootstrap
+
+LIMITS = (0.05, 0.3, 1.0)
+
+
+def simulate(rng, images=40, size=12):
+    """Return maps of noise with one brighter square in every second image; how bright differs by image."""
+    maps = rng.standard_normal((images, size, size)).astype(np.float32)
+    masks = [None] * images
+    for i in range(0, images, 2):
+        mask = np.zeros((size, size), bool)
+        row, column, side = rng.integers(0, 8), rng.integers(0, 8), rng.integers(1, 5)
+        mask[row : row + side, column : column + side] = True
+        maps[i][mask] += rng.normal(1.5, 1)
+        masks[i] = mask
+    return maps, masks
+
+
+@pytest.mark.parametrize("kind", ["few values", "smooth", "constant"])
+def test_counts_reproduce_the_metrics_and_every_resample(kind):
+    maps, masks = random_case(7, kind, 5)
+    counts = metrics.count_pixels(maps, masks)
+    weights = np.array([[1, 1, 1, 1, 1], [0, 2, 1, 1, 1], [3, 1, 0, 1, 0]])
+    found = bootstrap._pixel_values(counts, weights.astype(float), LIMITS)
+    for row, weight in enumerate(weights):
+        copies = np.repeat(np.arange(5), weight)
+        if all(masks[i] is None or not np.any(masks[i]) for i in copies):
+            continue
+        expected = pixel_values([maps[i] for i in copies], [masks[i] for i in copies], LIMITS)
+        for name, values in found.items():
+            assert values[row] == pytest.approx(expected[name], abs=1e-9), (name, row)
+
+
+def test_few_thresholds_are_close():
+    maps, masks = simulate(np.random.default_rng(0))
+    exact = metrics.evaluate_pixels(maps, masks, LIMITS).named()
+    intervals = metrics.bootstrap_pixels(metrics.count_pixels(maps, masks, points=64), LIMITS, resamples=10)
+    for name, interval in intervals.items():
+        assert interval.value == pytest.approx(exact[name], abs=2e-3)
+
+
+def test_image_resamples_equal_the_definition():
+    rng = np.random.default_rng(0)
+    scores, labels = rng.integers(0, 6, 12), np.arange(12) < 5
+    ranked = bootstrap._RankedScores(scores.astype(float), labels)
+    weights = np.vstack((np.ones(12), rng.multinomial(12, np.full(12, 1 / 12), size=5)))
+    found = ranked.values(weights)
+    for row, weight in enumerate(weights.astype(int)):
+        copies = np.repeat(np.arange(12), weight)
+        for name, value in image_values(scores[copies], labels[copies]).items():
+            assert found[name][row] == pytest.approx(value, abs=1e-12)
+
+
+def test_the_seed_decides():
+    maps, masks = simulate(np.random.default_rng(0))
+    counts = metrics.count_pixels(maps, masks)
+    first, again, other = (metrics.bootstrap_pixels(counts, resamples=50, seed=seed) for seed in (1, 1, 2))
+    assert first == again
+    assert first != other
+
+
+def test_a_paired_difference_is_narrower_than_two_intervals():
+    maps, masks = simulate(np.random.default_rng(0))
+    noise = np.random.default_rng(1).standard_normal(maps.shape).astype(np.float32)
+    first, second = metrics.count_pixels(maps, masks), metrics.count_pixels(maps + noise / 4, masks)
+    alone = metrics.bootstrap_pixels(first, (0.3,), resamples=200)["au_pro@0.3"]
+    difference = metrics.compare_pixels(first, second, (0.3,), resamples=200)["au_pro@0.3"]
+    assert difference.low <= difference.value <= difference.high
+    assert difference.high - difference.low < (alone.high - alone.low) / 2
+    same = metrics.compare_pixels(first, first, (0.3,), resamples=20)["au_pro@0.3"]
+    assert (same.value, same.low, same.high) == (0, 0, 0)
+
+
+def test_a_paired_difference_of_image_scores():
+    rng = np.random.default_rng(0)
+    labels = np.arange(80) < 40
+    good = 2 * labels + rng.standard_normal(80)
+    difference = metrics.compare_images(good, rng.standard_normal(80), labels)["image_au_roc"]
+    assert difference.low > 0
+    assert metrics.compare_images(good, good * 3, labels)["image_f1_max"].high == 0
+
+
+def test_different_images_are_not_compared():
+    maps, masks = simulate(np.random.default_rng(0))
+    counts = metrics.count_pixels(maps, masks)
+    with pytest.raises(metrics.MetricError, match="same images"):
+        metrics.compare_pixels(counts, metrics.count_pixels(maps[:-2], masks[:-2]))
+
+
+@pytest.mark.parametrize(
+    ("masks", "message"),
+    [
+        ([None, None], "nothing to resample"),
+        ([np.ones((2, 2)), np.ones((2, 2))], "every pixel is a defect"),
+        ([np.eye(2), None], "at least two normal and two anomalous"),
+    ],
+)
+def test_unusable_input(masks, message):
+    with pytest.raises(metrics.MetricError, match=message):
+        metrics.bootstrap_pixels(metrics.count_pixels(np.zeros((2, 2, 2), np.float32), masks))
+    with pytest.raises(metrics.MetricError, match="level"):
+        metrics.bootstrap_images([0, 1, 2, 3], [0, 1, 0, 1], level=1)
+
+
+def test_the_image_interval_covers_the_truth():
+    # Two normal distributions 1.2 apart: AU-ROC is known, Φ(1.2 / √2).
+    truth, covered, trials = 0.80193773, 0, 400
+    rng = np.random.default_rng(3)
+    labels = np.repeat([0, 1], 60)
+    for trial in range(trials):
+        scores = rng.standard_normal(120) + 1.2 * labels
+        interval = metrics.bootstrap_images(scores, labels, resamples=400, seed=trial)["image_au_roc"]
+        covered += interval.low <= truth <= interval.high
+    assert 0.92 <= covered / trials <= 0.98
+
+
+def pick(counts, images):
+    """Return the counts of some images; every second one has exactly one region."""
+    regions = np.flatnonzero(np.isin(counts.region_image, images))
+    return metrics.PixelCounts(
+        anomalous=counts.anomalous[images],
+        normals=counts.normals[images],
+        at_least=counts.at_least[images],
+        above=counts.above[images],
+        region_image=np.searchsorted(images, counts.region_image[regions]),
+        region_area=counts.region_area[regions],
+        found_at_least=counts.found_at_least[regions],
+        found_above=counts.found_above[regions],
+    )
+
+
+def test_the_au_pro_interval_covers_the_truth():
+    population, trials, covered = 4000, 500, 0
+    rng = np.random.default_rng(4)
+    counts = metrics.count_pixels(*simulate(rng, images=population), points=48)
+    truth = bootstrap._pixel_values(counts, np.ones((1, population)), (0.3,))["au_pro@0.3"][0]
+    for trial in range(trials):
+        pairs = np.sort(rng.choice(population // 2, 40, replace=False))
+        sample = pick(counts, np.sort(np.append(2 * pairs, 2 * pairs + 1)))
+        interval = metrics.bootstrap_pixels(sample, (0.3,), resamples=400, seed=trial)["au_pro@0.3"]
+        covered += interval.low <= truth <= interval.high
+    assert 0.92 <= covered / trials <= 0.98
