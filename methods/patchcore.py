@@ -80,9 +80,9 @@ class PatchCore(Detector):
         generator = torch.Generator().manual_seed(context.seed)
         self.device = context.device
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(context.seed)  # for random weights
+            torch.default_generator.manual_seed(context.seed)  # for random weights
             backbone = Backbone(self.config.backbone, STRIDES, self.config.backbone_weights, context.weights_dir)
-        self.features = PatchFeatures(backbone, self.config.dim).to(self.device)
+            self.features = PatchFeatures(backbone, self.config.dim).to(self.device)
         patches, points = self._collect(train, generator, context)
         starts = torch.randperm(len(points), generator=generator)[:CORESET_STARTS]
         count = max(1, int(len(points) * self.config.coreset_fraction))

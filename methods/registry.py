@@ -5,6 +5,7 @@ import difflib
 import importlib
 from collections.abc import Iterable, Mapping
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from methods.errors import MethodError
@@ -87,10 +88,14 @@ def make_config(method: "type[Detector]", preset: str | None, overrides: Mapping
 
 
 def changed_options(config: Any, *ignored: str) -> list[str]:
-    """Options whose values are not the defaults, as ``name=value``, apart from those named in ``ignored``."""
+    """Name and value of each option that is not at its default, apart from those in ``ignored``; paths by file name."""
     default = type(config)()
-    names = [field.name for field in dataclasses.fields(config) if field.name not in ignored]
-    return [f"{name}={getattr(config, name)}" for name in names if getattr(config, name) != getattr(default, name)]
+    found = []
+    for name in (field.name for field in dataclasses.fields(config) if field.name not in ignored):
+        value = getattr(config, name)
+        if value != getattr(default, name):
+            found.append(f"{name.replace('_', ' ')} {Path(value).name if isinstance(value, str) else value}")
+    return found
 
 
 def _convert(method: "type[Detector]", name: str, hint: Any, value: object) -> object:
