@@ -46,8 +46,6 @@ class EfficientAd(Detector):
 
     Attributes:
         network: Teacher, student and autoencoder, once fitted.
-        training_steps: Optimiser steps of the last fit.
-        losses: Some steps of the last fit, counted from 1, each with its loss.
     """
 
     source = "Batzner, Heckler, König, WACV 2024"
@@ -59,8 +57,6 @@ class EfficientAd(Detector):
     def __init__(self, config: EfficientAdConfig) -> None:
         self.config = config
         self.network: EfficientAdNetwork | None = None
-        self.training_steps = 0
-        self.losses: list[tuple[int, float]] = []
 
     @classmethod
     def weights(cls, config: EfficientAdConfig, weights_dir: Path) -> list[WeightIdentity]:

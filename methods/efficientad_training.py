@@ -1,21 +1,19 @@
 """Training of EfficientAD's student and autoencoder (Batzner et al., WACV 2024, Algorithm 1)."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from methods.detector import FitContext, ImageSet, ImageSource, Progress
 from methods.efficientad_network import INPUT_SIZE, QUANTILES, EfficientAdNetwork
+from methods.efficientad_step import step_loss
 from methods.errors import MethodError
 from methods.pdn import TEACHER_CHANNELS, normalise
 from methods.torchvision_import import import_torchvision
 
-HARD_QUANTILE = 0.999
 TEACHER_CACHE_BYTES = 2 * 2**30
 """Memory for the teacher's features of training images: about 440 images unpadded in float32."""
 PENALTY_IMAGES = 2048
@@ -39,20 +37,13 @@ class TrainingOptions:
     bf16: bool
 
 
-def hard_elements(differences: Tensor, quantile: float = HARD_QUANTILE) -> Tensor:
-    """Flat indices of the elements that are at least the ``quantile`` of all (Algorithm 1, lines 19 and 20).
+def teacher_targets(network: EfficientAdNetwork, images: ImageSet, context: FitContext) -> "TeacherTargets":
+    """Measure the teacher's channel mean and standard deviation over all images (Algorithm 1, lines 3-10).
 
-    The quantile lies between two neighbours in sorted order, so the elements that reach it are those that reach the
-    upper neighbour: a selection of the largest is enough, no interpolation and no full sort.
+    Returns:
+        The features computed on the way.
     """
-    flat = differences.flatten()
-    count = len(flat) - math.ceil(quantile * (len(flat) - 1))
-    return (flat >= flat.topk(count).values[-1]).nonzero().squeeze(1)
-
-
-def teacher_targets(network: EfficientAdNetwork, images: ImageSet, device: torch.device) -> "TeacherTargets":
-    """Set the network's channel mean and standard deviation; keep the features computed on the way."""
-    targets = TeacherTargets(network, images, device)
+    targets = TeacherTargets(network, images, context.device)
     total = torch.zeros(TEACHER_CHANNELS, dtype=torch.float64)
     squares = torch.zeros_like(total)
     positions = 0
@@ -61,6 +52,7 @@ def teacher_targets(network: EfficientAdNetwork, images: ImageSet, device: torch
         total += features.sum((0, 2, 3)).cpu()
         squares += features.square().sum((0, 2, 3)).cpu()
         positions += features[0, 0].numel()
+        context.progress(Progress("teacher", index + 1, len(images)))
     mean = total / positions
     # In float64 the difference of squares loses nothing that float32 features held.
     std = (squares / positions - mean.square()).clamp_min(0).sqrt()
@@ -132,79 +124,75 @@ def penalty_images(photographs: ImageSource, seed: int, generator: torch.Generat
             yield rgb_to_grayscale(image, num_output_channels=3) if gray else image
 
 
-def step_loss(
-    network: EfficientAdNetwork, image: Tensor, augmented: Tensor, penalty: Tensor | None, target: Tensor, bf16: bool
-) -> Tensor:
-    """Total loss of one iteration (Algorithm 1, lines 14-38).
-
-    One pass of the student's body serves all images; of its last layer each image needs only the half that its loss
-    reads.
+class Training:
+    """Training of student and autoencoder, one iteration at a time (Algorithm 1, lines 3-43).
 
     Args:
-        network: In training mode.
-        image: Training image, normalised, (1, 3, 256, 256).
-        augmented: The same, augmented.
-        penalty: Pretraining image, or ``None`` for no penalty.
-        target: Normalised teacher features (1, 384, h, w) of ``image``.
-        bf16: Run the networks under bfloat16 autocast.
+        network: On its device. The teacher's channel statistics are measured at once.
+        images: Normal images of 256x256 pixels.
+        context: Seed, device and pretraining images.
+        steps: Iterations that there will be.
+        options: Of the optimiser.
     """
-    body, last = network.student[:-1], network.student[-1]
-    assert isinstance(last, nn.Conv2d)
-    assert last.bias is not None
-    first = [image] if penalty is None else [image, penalty]
-    batch = torch.cat([*first, augmented]).contiguous(memory_format=torch.channels_last)
-    with torch.autocast(image.device.type, torch.bfloat16, enabled=bf16):
-        with torch.no_grad():
-            augmented_target = network.teacher(batch[-1:])
-        features = body(batch)
-        student = F.conv2d(features[:-1], last.weight[:TEACHER_CHANNELS], last.bias[:TEACHER_CHANNELS])
-        of_autoencoder = F.conv2d(features[-1:], last.weight[TEACHER_CHANNELS:], last.bias[TEACHER_CHANNELS:])
-        decoded = network.autoencoder(batch[-1:]).float()
 
-    differences = (target - student[:1].float()).square()
-    loss: Tensor = differences.flatten()[hard_elements(differences.detach())].mean()
-    loss = loss + (network.target(augmented_target) - decoded).square().mean()
-    loss = loss + (decoded - of_autoencoder.float()).square().mean()
-    if penalty is not None:
-        loss = loss + student[1:].float().square().mean()
-    return loss
+    def __init__(
+        self, network: EfficientAdNetwork, images: ImageSet, context: FitContext, steps: int, options: TrainingOptions
+    ) -> None:
+        import_torchvision()
+        self._network = network
+        self._images = images
+        self._device = context.device
+        self._options = options
+        self._decay_after = round(0.95 * steps)
+        self._generator = torch.Generator().manual_seed(context.seed)
+        self._penalties = (
+            penalty_images(context.photographs, context.seed, self._generator) if context.photographs else None
+        )
+        self._targets = teacher_targets(network, images, context)
+        parameters = [*network.student.parameters(), *network.autoencoder.parameters()]
+        self._optimizer = torch.optim.Adam(
+            parameters, options.learning_rate, weight_decay=options.weight_decay, fused=True
+        )
+        self._done = 0
+        network.train()
+
+    def step(self) -> Tensor:
+        """Run the next iteration and return its loss."""
+        if self._done == self._decay_after:
+            self._optimizer.param_groups[0]["lr"] = 0.1 * self._options.learning_rate
+        index = int(torch.randint(len(self._images), (), generator=self._generator))
+        image = self._images[index]
+        loss = step_loss(
+            self._network,
+            image=self._prepare(image),
+            augmented=self._prepare(augment(image, self._generator)),
+            penalty=self._prepare(next(self._penalties)) if self._penalties else None,
+            target=self._targets(index),
+            bf16=self._options.bf16,
+        )
+        self._optimizer.zero_grad()
+        loss.backward()
+        self._optimizer.step()
+        self._done += 1
+        return loss.detach()
+
+    def _prepare(self, image: Tensor) -> Tensor:
+        return normalise(image[None].to(self._device))
 
 
 def train_network(
     network: EfficientAdNetwork, images: ImageSet, context: FitContext, steps: int, options: TrainingOptions
 ) -> list[tuple[int, float]]:
-    """Train student and autoencoder (Algorithm 1, lines 3-43).
+    """Train student and autoencoder and leave the network in evaluation mode.
 
     Returns:
         About ``RECORDED_LOSSES`` pairs of step, counted from 1, and its loss.
     """
-    import_torchvision()
-    generator = torch.Generator().manual_seed(context.seed)
-    photographs = context.photographs
-    penalties = penalty_images(photographs, context.seed, generator) if photographs else None
-    network.eval()
-    targets = teacher_targets(network, images, context.device)
-    parameters = [*network.student.parameters(), *network.autoencoder.parameters()]
-    optimizer = torch.optim.Adam(parameters, options.learning_rate, weight_decay=options.weight_decay, fused=True)
-    network.student.train()
-    network.autoencoder.train()
-
-    def prepare(image: Tensor) -> Tensor:
-        return normalise(image[None].to(context.device))
-
+    training = Training(network, images, context, steps, options)
     losses: list[tuple[int, float]] = []
     interval = max(1, steps // RECORDED_LOSSES)
     for step in range(1, steps + 1):
-        index = int(torch.randint(len(images), (), generator=generator))
-        image = images[index]
-        augmented = prepare(augment(image, generator))
-        penalty = prepare(next(penalties)) if penalties else None
-        if step - 1 == round(0.95 * steps):
-            optimizer.param_groups[0]["lr"] = 0.1 * options.learning_rate
-        loss = step_loss(network, prepare(image), augmented, penalty, targets(index), options.bf16)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        loss = training.step()
         if step % interval == 0 or step == 1:
             losses.append((step, loss.item()))
         if step % REPORT_EVERY == 0 or step == steps:
