@@ -75,34 +75,39 @@ def fetch(download: Download, directory: Path) -> Path:
         with FileLock(f"{target}.lock"):
             if not target.exists():
                 _download(download, target)
+        actual = sha256_of(target)
     except OSError as error:
         raise WeightsError(
             f"cannot get {download.file_name}: {error}\n"
             f"  Fetch {download.url} (SHA-256 {download.sha256}) on a machine with network access and put it at\n"
             f"  {target}, or run with --preset embedded, which needs no download."
         ) from error
-    if not sha256_of(target).startswith(download.sha256):
+    if not actual.startswith(download.sha256):
         raise WeightsError(
-            f"{target} is not the file it should be: SHA-256 is {sha256_of(target)}, expected "
-            f"{download.sha256}\n  Delete it and run the same command again."
+            f"{target} is not the file it should be: SHA-256 is {actual}, expected {download.sha256}\n"
+            f"  Delete it and run the same command again to fetch {download.url}, or run with --preset embedded,\n"
+            "  which needs no download."
         )
     return target
 
 
 def _download(download: Download, target: Path) -> None:
-    import pooch
-    from requests import RequestException
+    """Fetch to a temporary name, check, rename: an interrupted download leaves no file that looks complete."""
+    import requests
 
     partial = target.with_suffix(f"{target.suffix}.part")
     try:
-        pooch.HTTPDownloader(timeout=30)(download.url, str(partial), None)
-    except RequestException as error:
-        partial.unlink(missing_ok=True)
+        with requests.get(download.url, stream=True, timeout=30) as response, partial.open("wb") as file:
+            response.raise_for_status()
+            for chunk in response.iter_content(2**20):
+                file.write(chunk)
+        digest = sha256_of(partial)
+        if not digest.startswith(download.sha256):
+            raise OSError(f"the server sent a file with SHA-256 {digest}")
+        partial.replace(target)
+    except requests.HTTPError as error:
+        raise OSError(f"the server answered {error.response.status_code} {error.response.reason}") from error
+    except requests.RequestException as error:
         raise OSError(f"download failed ({type(error).__name__})") from error
-    digest = sha256_of(partial)
-    if not digest.startswith(download.sha256):
-        partial.unlink()
-        raise WeightsError(
-            f"{download.url} sent a file with SHA-256 {digest}, expected {download.sha256}; nothing was kept"
-        )
-    partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
