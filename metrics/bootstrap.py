@@ -109,6 +109,8 @@ def count_pixels(
 
     def count(index: int) -> None:
         scores = np.sort(reader.read(index, defects.shapes[index]).reshape(-1))
+        if not np.isfinite(scores[[0, -1]]).all():
+            reader.refuse(index)
         sizes[index] = scores.size
         kernels.merge(scores, thresholds, at_least[index], above[index])  # below and up to: turned round at the end
 

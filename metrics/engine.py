@@ -17,7 +17,7 @@ from metrics.inputs import FloatArray, MapReader, share_out
 from metrics.ranking import Ranking
 
 SMALLEST_BLOCK = 1 << 18
-LARGEST_BLOCK = 1 << 23
+LARGEST_BLOCK = 1 << 24
 
 
 def sort_with(scores: FloatArray, groups: NDArray[np.int64]) -> tuple[FloatArray, NDArray[np.int64]]:
@@ -82,26 +82,31 @@ class _Counter:
         self._reader = reader
         self._shapes = shapes
         self._thresholds = thresholds
-        # Merging walks all thresholds once per block: blocks a few times as long keep that cheap.
-        size = max(SMALLEST_BLOCK, min(4 * thresholds.size, LARGEST_BLOCK), thresholds.size)
+        # Merging walks all thresholds once per block: blocks several times as long keep that cheap.
+        size = max(SMALLEST_BLOCK, min(8 * thresholds.size, LARGEST_BLOCK), thresholds.size)
         self._block: NDArray[Any] = np.empty(size, thresholds.dtype)
         self._filled = 0
 
     def add_image(self, index: int) -> None:
-        self.add(self._reader.read(index, self._shapes[index]).reshape(-1))
+        if not self.add(self._reader.read(index, self._shapes[index]).reshape(-1)):
+            self._reader.refuse(index)
 
-    def add(self, scores: FloatArray) -> None:
+    def add(self, scores: FloatArray) -> bool:
+        """Count the scores; return whether they all are finite."""
+        from metrics import kernels
+
         if scores.dtype.itemsize > self._block.dtype.itemsize:
             self.flush()
             self._block = np.empty(self._block.size, scores.dtype)
-        position = 0
-        while position < scores.size:
+        position, finite = 0, True
+        while position < scores.size and finite:
             part = scores[position : position + self._block.size - self._filled]
-            self._block[self._filled : self._filled + part.size] = part
+            finite = kernels.copy_finite(part, self._block[self._filled :])
             self._filled += part.size
             position += part.size
             if self._filled == self._block.size:
                 self.flush()
+        return finite
 
     def flush(self) -> None:
         from metrics import kernels

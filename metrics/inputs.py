@@ -18,7 +18,7 @@ FloatArray = NDArray[np.floating[Any]]
 
 @dataclass(frozen=True)
 class MapReader:
-    """Reads the anomaly maps one by one; every map that it returns can be ranked.
+    """Reads the anomaly maps one by one.
 
     Attributes:
         maps: n float arrays (h_i, w_i), possibly made when read.
@@ -47,10 +47,9 @@ class MapReader:
         """Return the contiguous map of image ``index`` as float32 (float16 widened, exactly) or float64.
 
         Raises:
-            MetricError: not a two-dimensional float map, not of ``shape``, or with a NaN or infinite score.
+            MetricError: not a two-dimensional float map, or not of ``shape``. Whether all scores are finite shows
+                when they are ranked.
         """
-        from metrics import kernels
-
         scores = np.asarray(self.maps[index])
         if scores.dtype not in (np.float16, np.float32, np.float64) or scores.ndim != 2 or scores.size == 0:
             raise MetricError(
@@ -59,14 +58,20 @@ class MapReader:
             )
         if shape is not None and scores.shape != shape:
             raise MetricError(f"{self.label(index)}: the map has shape {scores.shape}, its mask {shape}")
-        scores = np.ascontiguousarray(scores, dtype=np.float64 if scores.dtype == np.float64 else np.float32)
-        if not kernels.all_finite(scores.reshape(-1)):
-            row, column = np.argwhere(~np.isfinite(scores))[0]
-            raise MetricError(
-                f"{self.label(index)}: the score at row {row}, column {column} is {scores[row, column]}; "
-                "scores must be finite"
-            )
-        return scores
+        return np.ascontiguousarray(scores, dtype=np.float64 if scores.dtype == np.float64 else np.float32)
+
+    def refuse(self, index: int) -> None:
+        """Raise the error of image ``index``, which has a score that is not finite.
+
+        Raises:
+            MetricError: says where the score is.
+        """
+        scores = self.read(index)
+        row, column = np.argwhere(~np.isfinite(scores))[0]
+        raise MetricError(
+            f"{self.label(index)}: the score at row {row}, column {column} is {scores[row, column]}; "
+            "scores must be finite"
+        )
 
 
 def read_mask(mask: Any, label: str) -> NDArray[np.bool_]:

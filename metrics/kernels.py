@@ -22,11 +22,12 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @compiled
-def all_finite(values: Array) -> bool:
-    """Tell whether no element of the (n,) array is NaN or infinite."""
+def copy_finite(source: Array, target: Array) -> bool:
+    """Copy (n,) values, widened if need be, and tell whether none of them is NaN or infinite."""
     bad = False  # a boolean, not a count: only so is the loop vectorised
-    for index in range(values.size):
-        bad |= not (abs(values[index]) < np.inf)
+    for index in range(source.size):
+        target[index] = source[index]
+        bad |= not (abs(source[index]) < np.inf)
     return not bad
 
 

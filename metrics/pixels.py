@@ -117,7 +117,7 @@ def evaluate_pixels(
         au_roc={limit: ranked.ranking.au_roc(limit) for limit in limits},
         average_precision=ranked.ranking.average_precision(),
         f1_max=ranked.ranking.f1_max(),
-        quartiles=_quartiles(ranked, limits, excluded, rank_images),
+        quartiles=_quartiles(ranked, au_pro, excluded, rank_images),
         regions=Regions(ranked.pixels.image, ranked.pixels.area, au_pro, overlap, above),
         normal_pixels=ranked.ranking.normals,
         defect_pixels=ranked.pixels.scores.size,
@@ -130,14 +130,14 @@ def evaluate_pixels(
 
 def _quartiles(
     ranked: RankedDefects,
-    limits: tuple[float, ...],
+    au_pro: dict[float, NDArray[np.float64]],
     excluded: Excluded,
     rank_images: Callable[[list[int]], RankedDefects],
 ) -> dict[float, Quartiles]:
     """Evaluate the regions up to each quartile of the areas, reading the others as ``excluded`` says."""
     area = ranked.pixels.area
     bounds = tuple(float(bound) for bound in np.quantile(area, QUARTILES))
-    means: dict[float, list[float]] = {limit: [] for limit in limits}
+    means: dict[float, list[float]] = {limit: [] for limit in au_pro}
     for bound in bounds:
         part, kept = ranked, area <= bound
         if excluded == "negative" and not kept.all():
@@ -146,9 +146,10 @@ def _quartiles(
             dropped = set(ranked.pixels.image[~kept].tolist())
             part = rank_images([index for index in range(len(ranked.pixels.shapes)) if index not in dropped])
             kept = np.ones(part.pixels.area.size, np.bool_)
-        for limit in limits:
+        for limit, regions in au_pro.items():
             usable = kept.any() and not part.undefined_reason
-            means[limit].append(float(np.mean(part.region_au_pro(limit)[kept])) if usable else NAN)
+            values = regions if part is ranked else part.region_au_pro(limit)
+            means[limit].append(float(np.mean(values[kept])) if usable else NAN)
     return {limit: Quartiles(bounds, tuple(values), robustness(values)) for limit, values in means.items()}
 
 

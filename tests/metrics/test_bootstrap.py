@@ -107,6 +107,14 @@ def test_unusable_input(masks, message):
         metrics.bootstrap_images([0, 1, 2, 3], [0, 1, 0, 1], level=1)
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_score_that_is_not_finite_names_the_image(bad):
+    maps, masks = simulate(np.random.default_rng(0), images=6)
+    maps[3, 1, 2] = bad
+    with pytest.raises(metrics.MetricError, match=f"image 3: the score at row 1, column 2 is {bad}"):
+        metrics.count_pixels(maps, masks)
+
+
 def test_the_image_interval_covers_the_truth():
     # Two normal distributions 1.2 apart: AU-ROC is known, Φ(1.2 / √2).
     truth, covered, trials = 0.80193773, 0, 400

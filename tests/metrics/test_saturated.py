@@ -99,7 +99,7 @@ def test_loco_names_the_image_by_its_place_in_the_whole_set():
     maps = np.zeros((3, 2, 2), np.float32)
     maps[2] = np.nan
     defects = [[], [Defect(np.eye(2), 1)], [Defect(np.eye(2), 1)]]
-    with pytest.raises(metrics.MetricError, match=r"image 2 \(c\)|image 1 \(c\)"):
+    with pytest.raises(metrics.MetricError, match=r"image 2 \(c\)"):
         metrics.evaluate_loco(maps, defects, ["normal", "structural", "logical"], names=["a", "b", "c"])
     with pytest.raises(metrics.MetricError, match="not 'good'"):
         metrics.evaluate_loco(maps, defects, ["good", "structural", "logical"])
