@@ -16,7 +16,7 @@ from bench.datasets.cache import Cache
 from bench.datasets.images import DecodedImages, decode_images, read_mask
 from bench.datasets.scenario import Scenario
 from bench.devices import Slot
-from bench.evaluation import Predictions, Scores, evaluate, predict
+from bench.evaluation import Predictions, Scores, check_ground_truth, evaluate, predict
 from bench.plan import Cell
 from bench.protocol import PROTOCOL, Protocol
 from methods.detector import FitContext, ImageSet, Progress
@@ -41,7 +41,7 @@ class Measurement:
         training_steps: Optimiser steps done; ``None`` for a method that does not train.
         losses: Training loss, thinned.
         examples: Some test images to look at.
-        maps: Image name to network-resolution map.
+        maps: Image name to network-resolution map; empty unless they are to be kept.
     """
 
     scores: Scores
@@ -54,7 +54,7 @@ class Measurement:
     maps: dict[str, NDArray[np.float32]]
 
 
-def measure(cell: Cell, slot: Slot, cache: Cache, report: Report) -> Measurement:
+def measure(cell: Cell, slot: Slot, cache: Cache, report: Report, *, keep_maps: bool) -> Measurement:
     """Fit the method on the scenario's normal images and evaluate its last state on all test images.
 
     Nothing but the cell decides the result: global random generators are seeded, so it does not matter what the
@@ -65,6 +65,7 @@ def measure(cell: Cell, slot: Slot, cache: Cache, report: Report) -> Measurement
         slot: Where.
         cache: Where decoded images are kept.
         report: Is told how far the cell is.
+        keep_maps: Return the anomaly maps too.
 
     Raises:
         DataError: The scenario cannot be used, or a file in it is damaged.
@@ -80,17 +81,10 @@ def measure(cell: Cell, slot: Slot, cache: Cache, report: Report) -> Measurement
         train, validation = _training_images(scenario, detector.input_size, cell.seed, cache, PROTOCOL)
         report(Progress("decode", 1, 2))
         test = decode_images([image.path for image in scenario.test], detector.input_size, cache)
+        check_ground_truth(scenario.test, test.sizes, saturated=scenario.saturated)
     with clock("fit"):
         report(Progress("fit", 0, 1))
-        context = FitContext(
-            seed=cell.seed,
-            device=torch.device(slot.device),
-            train_scale=cell.train_scale,
-            weights_dir=cell.weights_dir,
-            photographs=cell.photographs,
-            progress=report,
-        )
-        detector.fit(train, validation, context)
+        detector.fit(train, validation, _context(cell, slot, report))
     names = [image.name for image in scenario.test]
     with clock("maps"):
         found = predict(detector, cell.entrant.title, ImageSet(test.pixels), names, report)
@@ -99,10 +93,7 @@ def measure(cell: Cell, slot: Slot, cache: Cache, report: Report) -> Measurement
         scores = evaluate(
             found, scenario.test, test.sizes, PROTOCOL, saturated=scenario.saturated, threads=slot.threads
         )
-    images = [
-        ImageResult(name=image.name, defect=image.defect, anomalous=image.anomalous, score=score)
-        for image, score in zip(scenario.test, found.scores.tolist(), strict=True)
-    ]
+    images = _image_results(scenario, found)
     return Measurement(
         scores=scores,
         images=images,
@@ -111,7 +102,7 @@ def measure(cell: Cell, slot: Slot, cache: Cache, report: Report) -> Measurement
         training_steps=detector.training_steps,
         losses=thin(detector.losses),
         examples=_examples(scenario, images, test, found),
-        maps=dict(zip(names, found.maps, strict=True)),
+        maps=dict(zip(names, found.maps, strict=True)) if keep_maps else {},
     )
 
 
@@ -155,6 +146,24 @@ def _training_images(
         return ImageSet(pixels), ImageSet(decode_images(scenario.validation, size, cache).pixels)
     train, validation = split(len(pixels), protocol.validation_fraction, seed)
     return ImageSet(pixels, train), ImageSet(pixels, validation)
+
+
+def _context(cell: Cell, slot: Slot, report: Report) -> FitContext:
+    return FitContext(
+        seed=cell.seed,
+        device=torch.device(slot.device),
+        train_scale=cell.train_scale,
+        weights_dir=cell.weights_dir,
+        photographs=cell.photographs,
+        progress=report,
+    )
+
+
+def _image_results(scenario: Scenario, found: Predictions) -> list[ImageResult]:
+    return [
+        ImageResult(name=image.name, defect=image.defect, anomalous=image.anomalous, score=score)
+        for image, score in zip(scenario.test, found.scores.tolist(), strict=True)
+    ]
 
 
 def _data(scenario: Scenario, train: ImageSet, validation: ImageSet) -> Data:

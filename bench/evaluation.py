@@ -45,6 +45,20 @@ class Scores:
     undefined: dict[str, str]
 
 
+def check_ground_truth(images: Sequence[TestImage], sizes: Sequence[tuple[int, int]], *, saturated: bool) -> None:
+    """Read every mask once, before a training of hours rather than after it.
+
+    Raises:
+        DataError: One is missing, damaged or of another size than its image.
+    """
+    for image, size in zip(images, sizes, strict=True):
+        if saturated:
+            _kind(image)
+            read_defects(image, size)
+        else:
+            read_mask(image, size)
+
+
 def predict(
     detector: Detector, title: str, images: ImageSet, names: Sequence[str], progress: Callable[[Progress], None]
 ) -> Predictions:

@@ -1,4 +1,4 @@
-"""Methods × scenarios × seeds → cells: their keys, and what is already done."""
+"""Methods × scenarios × seeds → cells, and the keys that say when two are the same."""
 
 import dataclasses
 import hashlib
@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -22,7 +22,7 @@ from methods.detector import FitContext
 from methods.registry import load_method, make_config, method_names
 from methods.weights import WeightIdentity
 from results.record import Scalar
-from results.store import CellId, RunStore
+from results.store import CellId
 
 EMBEDDED = "embedded"
 """The preset that the demo takes by itself: it needs no download."""
@@ -110,9 +110,6 @@ class Plan:
         return sorted(cell.key for cell in self.cells)
 
 
-State = Literal["done", "failed", "missing"]
-
-
 def make_plan(options: RunOptions, cache: Cache) -> Plan:
     """Find out which cells the options ask for.
 
@@ -155,19 +152,6 @@ def find_photographs(options: RunOptions, cache: Cache) -> PhotographFolder | No
         return PhotographFolder(Path(options.penalty_images).absolute(), cache)
     folders = (options.data_root / name for name in ("imagenet", "photographs"))
     return next((PhotographFolder(folder.absolute(), cache) for folder in folders if folder.is_dir()), None)
-
-
-def states(plan: Plan, store: RunStore) -> dict[str, State]:
-    """Key to whether the cell is done, failed earlier, or was not run yet.
-
-    Raises:
-        ResultError: A record cannot be read.
-    """
-    found: dict[str, State] = {}
-    for cell in plan.cells:
-        record = store.find(cell.key)
-        found[cell.key] = "missing" if record is None else "done" if record.status == "ok" else "failed"
-    return found
 
 
 def device_kind(device: str) -> str:

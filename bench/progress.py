@@ -126,7 +126,7 @@ class LogDisplay:
     def stepped(self, slot: Slot, cell: Cell, step: Step) -> None:
         """Print the cell's progress if it has been silent for a while."""
         count, rate, left = self._pace.describe(cell, step)
-        if count and self._clock() - self._last[cell.key] >= _LOG_EVERY:
+        if rate and self._clock() - self._last[cell.key] >= _LOG_EVERY:
             self._last[cell.key] = self._clock()
             self._print(f"       {escape(cell.label)}: {step.stage} {count}, {rate}, {left} left")
 

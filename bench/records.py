@@ -29,8 +29,6 @@ def store_outcome(
     outcome: Measurement | Failure,
     environment: Environment,
     command: str,
-    *,
-    keep_maps: bool,
 ) -> Record:
     """Write what came of a cell, its arrays first: the cell is done from the moment its record exists.
 
@@ -43,7 +41,7 @@ def store_outcome(
         record = _record(cell, environment, command, status="failed", failure=outcome)
     else:
         write_examples(folder, outcome.examples)
-        if keep_maps:
+        if outcome.maps:
             write_maps(folder, outcome.maps)
         record = _record(
             cell,

@@ -60,6 +60,8 @@ def run(options: RunOptions, console: Console) -> int:
     with _locked(out):
         if todo:
             _write_plan(out, plan)
+            if len(todo) < len(plan.cells):
+                console.print(f"{len(todo)} of {len(plan.cells)} cells to run, the others have run before")
             interrupted = _run_cells(todo, options, slots, cache, store, console)
             if interrupted:
                 return INTERRUPTED
@@ -104,10 +106,11 @@ def _run_cells(
     environments = {slot: environment(slot) for slot in slots}
     command = command_line()
     recorded = 0
+    workers = Workers(slots[: len(cells)], logs, cache, keep_maps=options.keep_maps)
     try:
         with (
             _terminable(),
-            closing(Workers(slots[: len(cells)], logs, cache).run(cells)) as events,
+            closing(workers.run(cells)) as events,
             make_display(console, len(cells)) as display,
         ):
             for event in events:
@@ -116,14 +119,7 @@ def _run_cells(
                 elif isinstance(event.what, Progress):
                     display.stepped(event.slot, event.cell, event.what)
                 else:
-                    record = store_outcome(
-                        store,
-                        event.cell,
-                        event.what,
-                        environments[event.slot],
-                        command,
-                        keep_maps=options.keep_maps,
-                    )
+                    record = store_outcome(store, event.cell, event.what, environments[event.slot], command)
                     recorded += 1
                     display.ended(event.slot, event.cell, record)
     except KeyboardInterrupt:

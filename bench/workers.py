@@ -54,12 +54,13 @@ class Workers:
         slots: One worker each.
         logs: Folder for what the workers print, one file each.
         cache: Where decoded images are kept.
+        keep_maps: Return each cell's anomaly maps too.
     """
 
-    def __init__(self, slots: Sequence[Slot], logs: Path, cache: "Cache") -> None:
+    def __init__(self, slots: Sequence[Slot], logs: Path, cache: "Cache", *, keep_maps: bool) -> None:
         self._slots = slots
         self._logs = logs
-        self._cache = cache
+        self._settings = cache, keep_maps
 
     def run(self, cells: "Sequence[Cell]") -> Generator[Event]:
         """Run the cells and yield what happens to them, outcomes as soon as they are there.
@@ -73,7 +74,7 @@ class Workers:
                 for slot in self._slots:
                     worker = workers.get(slot)
                     if waiting and (worker is None or worker.cell is None):
-                        worker = workers[slot] = worker or _Worker(slot, self._logs, self._cache)
+                        worker = workers[slot] = worker or _Worker(slot, self._logs, *self._settings)
                         worker.start(waiting.popleft())
                         assert worker.cell is not None
                         yield Event(slot, worker.cell, None)
@@ -91,7 +92,7 @@ class Workers:
 class _Worker:
     """The parent's side of one worker process."""
 
-    def __init__(self, slot: Slot, logs: Path, cache: "Cache") -> None:
+    def __init__(self, slot: Slot, logs: Path, cache: "Cache", keep_maps: bool) -> None:
         self.slot = slot
         self.cell: Cell | None = None
         self.retired = False
@@ -100,7 +101,8 @@ class _Worker:
         # Fork would copy threads' locks and the CUDA state in whatever condition they are.
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        self.process: BaseProcess = context.Process(target=_serve, args=(theirs, slot, self._log, cache), daemon=True)
+        arguments = (theirs, slot, self._log, cache, keep_maps)
+        self.process: BaseProcess = context.Process(target=_serve, args=arguments, daemon=True)
         self.process.start()
         theirs.close()
 
@@ -178,7 +180,7 @@ def failure_of(error: BaseException) -> "Failure":
     return Failure(kind=kind, reason=reason, log_tail="".join(traceback.format_exception(error)[-20:]))
 
 
-def _serve(connection: Connection, slot: Slot, log: Path, cache: "Cache") -> None:
+def _serve(connection: Connection, slot: Slot, log: Path, cache: "Cache", keep_maps: bool) -> None:
     """The worker process: receive a cell, run it, send what came of it, until the parent is gone."""
     _prepare(slot, log)
     from bench.cell import measure
@@ -199,7 +201,7 @@ def _serve(connection: Connection, slot: Slot, log: Path, cache: "Cache") -> Non
         except EOFError:
             return
         try:
-            outcome: Measurement | Failure = measure(cell, slot, cache, report)
+            outcome: Measurement | Failure = measure(cell, slot, cache, report, keep_maps=keep_maps)
         except Exception as error:
             with suppress(OSError):  # the disk is full
                 traceback.print_exc()
@@ -230,9 +232,24 @@ def _prepare(slot: Slot, log: Path) -> None:
     sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)
     faulthandler.enable(sys.stderr)
 
+    _keep_freed_memory()
     import torch
 
     torch.set_num_threads(slot.threads)
+
+
+def _keep_freed_memory() -> None:
+    """Let glibc reuse large blocks instead of returning each to the system and faulting it in again, page by page.
+
+    A training step allocates the same hundreds of megabytes as the one before it.
+    """
+    import ctypes
+
+    trim_threshold, mmap_max = -1, -4  # malloc.h
+    with suppress(OSError, AttributeError):  # another C library
+        libc = ctypes.CDLL(None)
+        libc.mallopt(mmap_max, 0)
+        libc.mallopt(trim_threshold, 2**31 - 1)
 
 
 def _end_with(parent: BaseProcess) -> None:

@@ -1,0 +1,82 @@
+"""Scoring of a scenario with saturation thresholds."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bench.datasets.cache import Cache
+from bench.datasets.mvtec import collection_of, read_scenario
+from bench.datasets.scenario import Scenario
+from bench.errors import DataError
+from bench.evaluation import Predictions, check_ground_truth, evaluate
+from bench.protocol import PROTOCOL
+
+SIZE = (20, 30)
+
+
+def write(path: Path, pixels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def loco(folder: Path, defects: tuple[str, ...]) -> Scenario:
+    """Two normal images and two of each defect, whose region is 4×4 pixels of which 8 are to be found."""
+    folder.mkdir(parents=True)
+    rule = {"defect_name": "any", "pixel_value": 255, "saturation_threshold": 8, "relative_saturation": False}
+    (folder / "defects_config.json").write_text(json.dumps([rule]))
+    mask = np.zeros(SIZE, np.uint8)
+    mask[4:8, 4:8] = 255
+    for name in ("train/good/0", "train/good/1", "validation/good/0", "test/good/0", "test/good/1"):
+        write(folder / f"{name}.png", np.zeros(SIZE, np.uint8))
+    for defect in defects:
+        for index in range(2):
+            write(folder / f"test/{defect}/{index}.png", np.zeros(SIZE, np.uint8))
+            write(folder / f"ground_truth/{defect}/{index}/000.png", mask)
+    return read_scenario(folder, collection_of(folder.parent), Cache(folder, enabled=False))
+
+
+def predictions(scenario: Scenario) -> Predictions:
+    """Structural defects are half found, which is enough; logical ones are missed."""
+    maps = []
+    for image in scenario.test:
+        pixels = np.random.default_rng(len(maps)).uniform(0, 0.5, SIZE).astype(np.float32)
+        if image.defect.startswith("structural"):
+            pixels[4:8, 4:6] = 1
+        if image.defect.startswith("logical"):
+            pixels[4:8, 4:8] = -1
+        maps.append(pixels)
+    return Predictions(maps, np.array([pixels.max() for pixels in maps], np.float64))
+
+
+def test_structural_and_logical_anomalies_are_scored_apart_and_averaged(tmp_path: Path) -> None:
+    scenario = loco(tmp_path / "loco/box", ("structural_anomalies", "logical_anomalies"))
+    sizes = [SIZE] * len(scenario.test)
+    check_ground_truth(scenario.test, sizes, saturated=True)
+    scores = evaluate(predictions(scenario), scenario.test, sizes, PROTOCOL, saturated=True, threads=1)
+    assert scores.undefined == {}
+    assert scores.metrics["structural/au_spro@0.05"] == 1
+    assert scores.metrics["logical/au_spro@0.05"] == 0
+    assert scores.metrics["au_spro@0.05"] == 0.5
+    assert scores.metrics["structural/image_au_roc"] == 1
+    for name in ("au_spro@0.3", "au_spro@1.0", "image_au_roc", "image_average_precision", "image_f1_max"):
+        halves = [scores.metrics[f"{half}/{name}"] for half in ("structural", "logical")]
+        assert scores.metrics[name] == pytest.approx(np.mean(halves))
+
+
+def test_without_one_half_the_mean_is_undefined_and_says_why(tmp_path: Path) -> None:
+    scenario = loco(tmp_path / "loco/box", ("structural_anomalies",))
+    sizes = [SIZE] * len(scenario.test)
+    scores = evaluate(predictions(scenario), scenario.test, sizes, PROTOCOL, saturated=True, threads=1)
+    assert scores.metrics["structural/image_au_roc"] == 1
+    assert scores.metrics["image_au_roc"] is None
+    assert scores.undefined["image_au_roc"] == "logical: no image is anomalous"
+    assert {name for name, value in scores.metrics.items() if value is None} == set(scores.undefined)
+
+
+def test_anomalies_that_are_neither_are_refused(tmp_path: Path) -> None:
+    scenario = loco(tmp_path / "loco/box", ("dent",))
+    with pytest.raises(DataError, match="neither structural nor logical"):
+        check_ground_truth(scenario.test, [SIZE] * len(scenario.test), saturated=True)
