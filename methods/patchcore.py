@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from methods.backbones import Backbone, backbone_identity, backbone_spec
 from methods.coreset import greedy_coreset
@@ -77,12 +77,21 @@ class PatchCore(Detector):
 
     def fit(self, train: ImageSet, validation: ImageSet, context: FitContext) -> None:
         """Fill the memory bank; ``validation`` is not used."""
-        generator = torch.Generator().manual_seed(context.seed)
-        self.device = context.device
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(context.seed)  # for random weights
             backbone = Backbone(self.config.backbone, STRIDES, self.config.backbone_weights, context.weights_dir)
-            self.features = PatchFeatures(backbone, self.config.dim).to(self.device)
+            self.features: nn.Module = PatchFeatures(backbone, self.config.dim).to(context.device)
+        self.memorise(train, context)
+
+    def memorise(self, train: ImageSet, context: FitContext) -> None:
+        """Fill the memory bank with features of training patches by ``self.features``."""
+        self.device = context.device
+        self.grid = self._describe(train[:1])[1]
+        self.upsample = [
+            _upsampling_matrix(coarse, fine, self.config.sigma).to(self.device)
+            for coarse, fine in zip(self.grid, self.input_size, strict=True)
+        ]
+        generator = torch.Generator().manual_seed(context.seed)
         patches, points = self._collect(train, generator, context)
         starts = torch.randperm(len(points), generator=generator)[:CORESET_STARTS]
         count = max(1, int(len(points) * self.config.coreset_fraction))
@@ -91,15 +100,9 @@ class PatchCore(Detector):
         )
         self.nearest = NearestNeighbours(patches[picks].to(self.device), self.config.search)
 
-    @torch.no_grad()
     def _collect(self, train: ImageSet, generator: torch.Generator, context: FitContext) -> tuple[Tensor, Tensor]:
         """Features (N, dim) of all training patches and their random projections (N, CORESET_DIM), on the CPU."""
-        self.grid = self._describe(train[:1])[1]
         per_image = self.grid[0] * self.grid[1]
-        self.upsample = [
-            _upsampling_matrix(coarse, fine, self.config.sigma).to(self.device)
-            for coarse, fine in zip(self.grid, self.input_size, strict=True)
-        ]
         # As the official code's random linear layer is initialised.
         limit = self.config.dim**-0.5
         projection = torch.empty(self.config.dim, CORESET_DIM).uniform_(-limit, limit, generator=generator)
@@ -116,6 +119,7 @@ class PatchCore(Detector):
             context.progress(Progress("features", done, len(train)))
         return patches, points
 
+    @torch.no_grad()
     def _describe(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Patch features (B * h * w, dim) of uint8 images (B, 3, H, W), and the grid (h, w)."""
         features = self.features(images.to(self.device))
