@@ -87,7 +87,7 @@ def count_pixels(
         masks: as for ``evaluate_pixels``.
         points: at least 2.
         names: a name for each image, used in messages.
-        threads: images processed at a time; None uses every core this process may use.
+        threads: images processed at a time; None uses every core, at most 8.
 
     Raises:
         MetricError: as ``evaluate_pixels``; also without any defect pixel or any normal pixel.

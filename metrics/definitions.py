@@ -78,7 +78,7 @@ def evaluate_definitions(
         masks: as for ``evaluate_pixels``.
         which: names of definitions; None for all of ``DEFINITIONS``.
         names: a name for each image, used in messages.
-        threads: images processed at a time; None uses every core this process may use.
+        threads: images processed at a time; None uses every core, at most 8.
 
     Raises:
         MetricError: as ``evaluate_pixels``, an unknown definition, or maps on which AU-PRO is undefined.

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from metrics.errors import MetricError
 from metrics.maps import Subset
 
+MOST_THREADS = 8  # unless the caller wants more: each holds a block of scores and a count per threshold
 FloatArray = NDArray[np.floating[Any]]
 
 
@@ -95,14 +96,13 @@ def check_lengths(reader: MapReader, other: Sequence[Any] | NDArray[Any], what: 
 
 
 def worker_count(threads: int | None) -> int:
-    """Return ``threads``, or the number of cores this process may use."""
+    """Return ``threads``, or the number of cores this process may use, at most MOST_THREADS."""
     if threads is not None:
         if threads < 1:
             raise MetricError(f"threads must be at least 1, is {threads}")
         return threads
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, MOST_THREADS)
 
 
 def share_out(count: int, workers: Sequence[Callable[[int], None]]) -> None:

@@ -81,7 +81,7 @@ def evaluate_pixels(
         masks: n arrays of the shape of their map, nonzero = defect, or None for a normal image. Any sequence.
         fpr_limits: upper ends of the FPR axis, each in (0, 1].
         names: a name for each image, used in messages.
-        threads: images processed at a time; None uses every core this process may use.
+        threads: images processed at a time; None uses every core, at most 8.
         excluded: what the pixels of regions too large for a quartile are: "ignore", neither found nor false
             alarms; "negative", false alarms like normal pixels; "drop_images", gone with their whole image.
         threshold: if given, ``regions`` tells the share of each region whose score exceeds it.

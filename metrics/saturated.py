@@ -94,7 +94,7 @@ def evaluate_saturated(
         defects: the defects of each image; empty for a normal image. Any sequence.
         fpr_limits: upper ends of the FPR axis, each in (0, 1].
         names: a name for each image, used in messages.
-        threads: images processed at a time; None uses every core this process may use.
+        threads: images processed at a time; None uses every core, at most 8.
 
     Raises:
         MetricError: lengths, shapes, scores, saturations or limits that allow no evaluation; names the image.
@@ -246,7 +246,7 @@ def evaluate_loco(
         kinds: "normal", "structural" or "logical" for each image.
         fpr_limits: upper ends of the FPR axis, each in (0, 1].
         names: a name for each image, used in messages.
-        threads: images processed at a time; None uses every core this process may use.
+        threads: images processed at a time; None uses every core, at most 8.
 
     Raises:
         MetricError: as ``evaluate_saturated``, or an unknown kind.

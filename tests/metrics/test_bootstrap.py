@@ -117,12 +117,12 @@ def test_a_score_that_is_not_finite_names_the_image(bad):
 
 def test_the_image_interval_covers_the_truth():
     # Two normal distributions 1.2 apart: AU-ROC is known, Φ(1.2 / √2).
-    truth, covered, trials = 0.80193773, 0, 400
+    truth, covered, trials = 0.80193773, 0, 300
     rng = np.random.default_rng(3)
     labels = np.repeat([0, 1], 60)
     for trial in range(trials):
         scores = rng.standard_normal(120) + 1.2 * labels
-        interval = metrics.bootstrap_images(scores, labels, resamples=400, seed=trial)["image_au_roc"]
+        interval = metrics.bootstrap_images(scores, labels, resamples=300, seed=trial)["image_au_roc"]
         covered += interval.low <= truth <= interval.high
     assert 0.92 <= covered / trials <= 0.98
 
@@ -143,13 +143,13 @@ def pick(counts, images):
 
 
 def test_the_au_pro_interval_covers_the_truth():
-    population, trials, covered = 4000, 500, 0
+    population, trials, covered = 4000, 300, 0
     rng = np.random.default_rng(4)
-    counts = metrics.count_pixels(*simulate(rng, images=population), points=48)
+    counts = metrics.count_pixels(*simulate(rng, images=population), points=24)
     truth = bootstrap._pixel_values(counts, np.ones((1, population)), (0.3,))["au_pro@0.3"][0]
     for trial in range(trials):
         pairs = np.sort(rng.choice(population // 2, 40, replace=False))
         sample = pick(counts, np.sort(np.append(2 * pairs, 2 * pairs + 1)))
-        interval = metrics.bootstrap_pixels(sample, (0.3,), resamples=400, seed=trial)["au_pro@0.3"]
+        interval = metrics.bootstrap_pixels(sample, (0.3,), resamples=300, seed=trial)["au_pro@0.3"]
         covered += interval.low <= truth <= interval.high
     assert 0.92 <= covered / trials <= 0.98

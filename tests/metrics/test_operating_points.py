@@ -55,3 +55,9 @@ def test_rates_need_both_kinds_of_images():
         metrics.false_negative_rates([1], [1])
     with pytest.raises(metrics.MetricError, match="no anomalous image"):
         metrics.false_positive_rates([1], [0])
+
+
+def test_a_rate_that_floats_cannot_express_is_kept_in_full():
+    assert 0.29 * 100 < 29
+    (point,) = metrics.operating_points(range(100), [0], [1], [0.29])
+    assert point.validation_fpr == 0.29
