@@ -42,7 +42,12 @@ def teacher_targets(network: EfficientAdNetwork, images: ImageSet, context: FitC
 
     Returns:
         The features computed on the way.
+
+    Raises:
+        MethodError: There are no training images.
     """
+    if len(images) == 0:
+        raise MethodError("EfficientAD needs at least one training image and was given none")
     targets = TeacherTargets(network, images, context.device)
     total = torch.zeros(TEACHER_CHANNELS, dtype=torch.float64)
     squares = torch.zeros_like(total)
@@ -221,4 +226,6 @@ def measure_quantiles(
     for row, values in enumerate(torch.stack(maps, dim=1).flatten(1).numpy()):
         low, high = np.quantile(values, QUANTILES)
         # Equal quantiles, of constant maps, would divide by zero.
-        network.quantiles[row] = torch.tensor([low, max(high, low + np.finfo(np.float32).tiny)])
+        float32 = np.finfo(np.float32)
+        least = max(float32.eps * abs(low), float32.tiny)
+        network.quantiles[row] = torch.tensor([low, max(high, low + least)])

@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from methods.efficientad_network import EfficientAdNetwork
+from methods.efficientad_step import _relu_pool, hard_elements, step_loss
+
+
+def brute_force(differences, quantile):
+    """Mean of all elements that reach the quantile, as Algorithm 1 has it."""
+    values = differences.double().flatten().numpy()
+    return values[values >= np.quantile(values, quantile)].mean()
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 999, 1000, 1001, 1002, 5000, 384 * 56 * 56])
+def test_hard_elements_are_those_that_reach_the_quantile(count):
+    differences = torch.randn(count, generator=torch.Generator().manual_seed(count)).square()
+    found = differences[hard_elements(differences)].double().mean().item()
+    assert found == pytest.approx(brute_force(differences, 0.999), rel=1e-12)
+
+
+@pytest.mark.parametrize("quantile", [0.0, 0.5, 0.9, 1.0])
+def test_hard_elements_with_ties(quantile):
+    differences = torch.tensor([3.0, 1, 1, 2, 2, 2, 0, 3, 2, 1, 3])
+    chosen = differences[hard_elements(differences, quantile)]
+    threshold = np.quantile(differences.numpy(), quantile)
+    assert sorted(chosen.tolist()) == sorted(differences[differences >= threshold].tolist())
+
+
+def test_constant_differences_are_all_hard():
+    assert len(hard_elements(torch.ones(3, 5))) == 15
+
+
+def test_relu_and_pooling_in_one_pass():
+    maps = torch.randn(2, 8, 6, 10).contiguous(memory_format=torch.channels_last)
+    native, fused = (maps.clone().requires_grad_() for _ in range(2))
+    outside = torch.randn(2, 8, 3, 5)
+    expected = F.avg_pool2d(native.relu(), 2)
+    expected.backward(outside)
+    found = _relu_pool(fused * 1)  # a leaf must not change in place
+    found.backward(outside)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(fused.grad, native.grad)
+
+
+def algorithm_1(network, image, augmented, penalty, target):
+    """Lines 14-38 as they stand: whole passes, whole outputs, a quantile by sorting."""
+    student = network.student(image)[:, :384]
+    differences = (target - student).square()
+    hard = differences >= np.quantile(differences.detach().double().numpy(), 0.999)
+    loss = differences[hard].mean()
+    if penalty is not None:
+        loss = loss + network.student(penalty)[:, :384].square().sum() / student.numel()
+    decoded = network.autoencoder(augmented)
+    with torch.no_grad():
+        augmented_target = (network.teacher(augmented) - network.mean) / network.std
+    loss = loss + (augmented_target - decoded).square().mean()
+    return loss + (decoded - network.student(augmented)[:, 384:]).square().mean()
+
+
+@pytest.mark.parametrize(
+    ("size", "padding", "with_penalty"),
+    [
+        ("S", False, True),
+        ("S", False, False),
+        ("S", True, True),
+        pytest.param("M", False, True, marks=pytest.mark.slow),
+    ],
+)
+def test_an_iteration_is_algorithm_1(size, padding, with_penalty):
+    torch.manual_seed(0)
+    # Without dropout, whose masks depend on the memory format.
+    network = EfficientAdNetwork(size, padding=padding).eval()
+    network.std.fill_(0.02)  # about that of a random teacher
+    image, augmented, penalty = torch.randn(3, 1, 3, 256, 256)
+    with torch.no_grad():
+        target = network.target(network.teacher(image))
+    penalty = penalty if with_penalty else None
+    parameters = [*network.student.parameters(), *network.autoencoder.parameters()]
+
+    losses, gradients = [], []
+    for loss in (
+        lambda: algorithm_1(network, image, augmented, penalty, target),
+        lambda: step_loss(network, image, augmented, penalty, target, bf16=False),
+    ):
+        losses.append(loss())
+        gradients.append(torch.autograd.grad(losses[-1], parameters))
+    torch.testing.assert_close(*losses, rtol=1e-5, atol=0)
+    for literal, lean in zip(*gradients, strict=True):
+        assert (literal - lean).norm() <= 1e-3 * literal.norm()
