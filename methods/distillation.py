@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -91,12 +92,14 @@ def distill(
         ``out``.
 
     Raises:
-        MethodError: The checkpoint belongs to a run with other options.
+        MethodError: There are no photographs, or the checkpoint is damaged or of a run with other options.
     """
     identity = backbone_identity(config.backbone, config.backbone_weights, weights_dir)
     backbone = Backbone(config.backbone, (8, 16), config.backbone_weights, weights_dir)
-    target = _Target(PatchFeatures(backbone, TEACHER_CHANNELS), photographs.images(BACKBONE_SIZE), config, device)
     photos = photographs.images(TEACHER_SIZE)
+    if len(photos) == 0:
+        raise MethodError(f"no photographs to distil on in {photographs.identity}")
+    target = _Target(PatchFeatures(backbone, TEACHER_CHANNELS), photographs.images(BACKBONE_SIZE), config, device)
 
     torch.manual_seed(config.seed)
     teacher = patch_description_network(config.size, TEACHER_CHANNELS, padding=True)
@@ -228,10 +231,11 @@ def _restore(
     optimizer: torch.optim.Optimizer,
     target: _Target,
 ) -> list[float]:
-    from safetensors import safe_open
-
-    with safe_open(path, "pt") as file:
-        saved = json.loads(file.metadata()["settings"])
+    try:
+        with safe_open(path, "pt") as file:
+            saved = json.loads(file.metadata()["settings"])
+    except SafetensorError as error:
+        raise MethodError(f"{path} is not a readable checkpoint ({error}); delete it to start anew") from error
     if saved != settings:
         changed = [f"{key}: {saved.get(key)} -> {settings[key]}" for key in settings if saved.get(key) != settings[key]]
         raise MethodError(

@@ -1,0 +1,147 @@
+import json
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from methods import distillation
+from methods.detector import ImageSet
+from methods.distillation import DistillationConfig, distill
+from methods.errors import MethodError
+from methods.pdn import TEACHER_CHANNELS, patch_description_network
+from methods.teachers import load_teacher, teacher_identity
+
+CONFIG = DistillationConfig(backbone="efficientnet_lite0", steps=6, batch_size=2, learning_rate=1e-3)
+
+
+class Photographs:
+    """The same few images at each size."""
+
+    identity = "photographs (4 images, 0123456789ab)"
+
+    def __init__(self, count=4):
+        self.count = count
+
+    def images(self, size, *, center_crop=None, limit=None, seed=0):
+        generator = torch.Generator().manual_seed(0)
+        colours = torch.randint(0, 256, (self.count, 3, 8, 8), generator=generator).float()
+        return ImageSet(torch.nn.functional.interpolate(colours, size, mode="bilinear").to(torch.uint8))
+
+
+class Stopped(Exception):
+    pass
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """A 16x16 grid of features instead of 64x64."""
+    monkeypatch.setattr(distillation, "BACKBONE_SIZE", (128, 128))
+    monkeypatch.setattr(distillation, "TEACHER_SIZE", (64, 64))
+
+
+def run(out, config=CONFIG, photographs=None, stop_after=None, **options):
+    steps = []
+
+    def progress(step, total, loss):
+        steps.append((step, total, loss))
+        if step == stop_after:
+            raise Stopped
+
+    photographs = photographs or Photographs()
+    distill(config, photographs, out, weights_dir=out.parent, device=torch.device("cpu"), progress=progress, **options)
+    return steps
+
+
+def test_distillation_lowers_the_loss_and_says_how_it_was_made(tmp_path):
+    out = tmp_path / "teacher.safetensors"
+    steps = run(out, checkpoint_every=2)
+    assert [step for step, _, _ in steps] == [1, 2, 3, 4, 5, 6]
+    assert steps[-1][2] < 0.98 * steps[0][2]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["teacher.md", "teacher.safetensors"]
+
+    state = load_file(out)
+    assert {value.dtype for value in state.values()} == {torch.float16}
+    with safe_open(out, "pt") as file:
+        settings = json.loads(file.metadata()["settings"])
+    assert (settings["backbone"], settings["photographs"]) == ("efficientnet_lite0", Photographs.identity)
+    card = (tmp_path / "teacher.md").read_text()
+    assert "efficientnet_lite0" in card
+    assert Photographs.identity in card
+    assert "| 6-6 |" in card
+
+    load_teacher(patch_description_network("S", TEACHER_CHANNELS, padding=False), "S", str(out), tmp_path)
+    assert teacher_identity("S", str(out), tmp_path).tag == (
+        f"distilled from efficientnet_lite0, 6 steps, {Photographs.identity}"
+    )
+
+
+@pytest.mark.parametrize("cache_gib", [7.0, 0.0])
+def test_an_interrupted_run_continues_to_the_same_teacher(cache_gib, tmp_path):
+    config = DistillationConfig(
+        "S", "efficientnet_lite0", steps=5, batch_size=2, schedule="cosine", cache_gib=cache_gib
+    )
+    whole, parts = tmp_path / "whole.safetensors", tmp_path / "parts.safetensors"
+    losses = run(whole, config, checkpoint_every=2)
+    with pytest.raises(Stopped):
+        run(parts, config, checkpoint_every=2, stop_after=3)
+    assert not parts.exists()
+    continued = run(parts, config, checkpoint_every=2)
+    assert continued == losses[2:]
+    assert whole.read_bytes() == parts.read_bytes()
+    assert (tmp_path / "whole.md").read_text() == (tmp_path / "parts.md").read_text()
+    assert not (tmp_path / "parts.safetensors.checkpoint").exists()
+
+
+def test_a_checkpoint_of_other_options_is_refused(tmp_path):
+    out = tmp_path / "teacher.safetensors"
+    with pytest.raises(Stopped):
+        run(out, checkpoint_every=1, stop_after=2)
+    other = DistillationConfig(backbone="efficientnet_lite0", steps=7, batch_size=2, learning_rate=1e-3)
+    with pytest.raises(MethodError, match=r"other options \(steps: 6 -> 7\)"):
+        run(out, other)
+
+
+def test_a_damaged_checkpoint_says_so(tmp_path):
+    out = tmp_path / "teacher.safetensors"
+    (tmp_path / "teacher.safetensors.checkpoint").write_bytes(b"half a file")
+    with pytest.raises(MethodError, match="not a readable checkpoint"):
+        run(out)
+
+
+def test_an_empty_folder_is_an_error(tmp_path):
+    with pytest.raises(MethodError, match="no photographs"):
+        run(tmp_path / "teacher.safetensors", photographs=Photographs(0))
+
+
+def test_the_medium_teacher(tmp_path):
+    out = tmp_path / "teacher.safetensors"
+    config = DistillationConfig("M", "efficientnet_lite0", steps=1, batch_size=1, precision="bf16")
+    run(out, config)
+    load_teacher(patch_description_network("M", TEACHER_CHANNELS, padding=False), "M", str(out), tmp_path)
+
+
+def test_learning_rates():
+    constant = DistillationConfig(steps=100)
+    assert {constant.learning_rate_at(step) for step in range(100)} == {1e-4}
+    cosine = DistillationConfig(steps=100, schedule="cosine")
+    rates = [cosine.learning_rate_at(step) for step in range(100)]
+    assert rates[4] == pytest.approx(1e-4)
+    assert max(rates) == pytest.approx(1e-4)
+    assert rates[99] < 1e-6
+    assert DistillationConfig(steps=1, schedule="cosine").learning_rate_at(0) > 0
+
+
+def test_features_are_normalised_per_channel(tmp_path):
+    """Over the photographs drawn, as few as they are, the target has mean 0 and standard deviation 1."""
+    from methods.backbones import Backbone
+    from methods.patch_features import PatchFeatures
+
+    config = DistillationConfig(backbone="efficientnet_lite0", grayscale_probability=0.0)
+    backbone = Backbone("efficientnet_lite0", (8, 16), "auto", tmp_path)
+    images = Photographs().images((128, 128))
+    target = distillation._Target(PatchFeatures(backbone, TEACHER_CHANNELS), images, config, torch.device("cpu"))
+    target.measure()
+    features = target(torch.arange(4), torch.zeros(4, dtype=torch.bool)).transpose(0, 1).flatten(1)
+    torch.testing.assert_close(features.mean(1), torch.zeros(TEACHER_CHANNELS), atol=1e-3, rtol=0)
+    torch.testing.assert_close(features.std(1), torch.ones(TEACHER_CHANNELS), atol=5e-3, rtol=0)
