@@ -109,16 +109,18 @@ def evaluate_pixels(
     def rank_images(positions: list[int]) -> RankedDefects:
         return rank_defects(reader.subset(positions), Subset(masks, positions), workers)
 
+    area = ranked.pixels.area
     au_pro = {limit: ranked.region_au_pro(limit) for limit in limits}
     overlap = {limit: ranked.region_overlap(limit) for limit in limits}
     above = None if threshold is None else ranked.region_overlap_above(threshold)
     metrics = PixelMetrics(
         au_pro={limit: float(np.mean(values)) for limit, values in au_pro.items()},
-        au_roc={limit: ranked.ranking.au_roc(limit) for limit in limits},
+        # The same areas, every pixel weighing the same instead of every region.
+        au_roc={limit: float(np.average(values, weights=area)) for limit, values in au_pro.items()},
         average_precision=ranked.ranking.average_precision(),
         f1_max=ranked.ranking.f1_max(),
         quartiles=_quartiles(ranked, au_pro, excluded, rank_images),
-        regions=Regions(ranked.pixels.image, ranked.pixels.area, au_pro, overlap, above),
+        regions=Regions(ranked.pixels.image, area, au_pro, overlap, above),
         normal_pixels=ranked.ranking.normals,
         defect_pixels=ranked.pixels.scores.size,
         empty_masks=ranked.pixels.empty_masks,
