@@ -18,8 +18,8 @@ from bench.datasets.scenario import Scenario
 from bench.devices import Slot
 from bench.evaluation import Predictions, Scores, check_ground_truth, evaluate, predict
 from bench.plan import Cell
-from bench.protocol import PROTOCOL, Protocol
-from methods.detector import FitContext, ImageSet, Progress
+from bench.protocol import PROTOCOL
+from methods.detector import Detector, FitContext, ImageSet, Progress
 from methods.registry import load_method
 from results.arrays import Example, choose_examples, make_example
 from results.record import Data, ImageResult, Timings
@@ -78,7 +78,7 @@ def measure(cell: Cell, slot: Slot, cache: Cache, report: Report, *, keep_maps: 
     detector = load_method(cell.entrant.name)(cell.entrant.config)
     with clock("decode"):
         report(Progress("decode", 0, 2))
-        train, validation = _training_images(scenario, detector.input_size, cell.seed, cache, PROTOCOL)
+        train, validation = training_images(scenario, detector, cell.seed, cache)
         report(Progress("decode", 1, 2))
         test = decode_images([image.path for image in scenario.test], detector.input_size, cache)
         check_ground_truth(scenario.test, test.sizes, saturated=scenario.saturated)
@@ -138,13 +138,14 @@ def thin(losses: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
     return [pairs[index] for index in chosen]
 
 
-def _training_images(
-    scenario: Scenario, size: tuple[int, int], seed: int, cache: Cache, protocol: Protocol
-) -> tuple[ImageSet, ImageSet]:
-    pixels = decode_images(scenario.train, size, cache).pixels
+def training_images(scenario: Scenario, detector: Detector, seed: int, cache: Cache) -> tuple[ImageSet, ImageSet]:
+    """The images to fit on and those held out: none for a method that does not calibrate on them."""
+    pixels = decode_images(scenario.train, detector.input_size, cache).pixels
+    if not detector.uses_validation:
+        return ImageSet(pixels), ImageSet(pixels, [])
     if scenario.validation:
-        return ImageSet(pixels), ImageSet(decode_images(scenario.validation, size, cache).pixels)
-    train, validation = split(len(pixels), protocol.validation_fraction, seed)
+        return ImageSet(pixels), ImageSet(decode_images(scenario.validation, detector.input_size, cache).pixels)
+    train, validation = split(len(pixels), PROTOCOL.validation_fraction, seed)
     return ImageSet(pixels, train), ImageSet(pixels, validation)
 
 

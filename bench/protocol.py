@@ -31,7 +31,10 @@ class Protocol:
     evaluated_on: str = "all test images, normal and anomalous"
     regions: str = "8-connected"
     evaluated_state: str = "the last one of a training length fixed in advance"
-    validation: str = "held-out normal training images, drawn from the seed, or the scenario's own"
+    validation: str = (
+        "held-out normal training images, drawn from the seed, or the scenario's own; only for a method that "
+        "calibrates on them, any other is fitted on all training images"
+    )
     saturated: str = "AU-sPRO; structural and logical anomalies apart, each with all normal images, then their mean"
     validation_fraction: float = 0.1
     fpr_limits: tuple[float, ...] = (0.05, 0.3, 1.0)

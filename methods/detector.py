@@ -24,7 +24,7 @@ class ImageSet:
         if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[1] != 3:
             raise ValueError(f"images are uint8 (N, 3, H, W), got {pixels.dtype} {tuple(pixels.shape)}")
         self._pixels = pixels
-        self._indices = torch.arange(len(pixels)) if indices is None else torch.as_tensor(indices)
+        self._indices = torch.as_tensor(range(len(pixels)) if indices is None else indices, dtype=torch.long)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -37,7 +37,7 @@ class ImageSet:
     def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> Tensor:
         """One image, uint8 (3, H, W), for an integer; else a batch, uint8 (B, 3, H, W)."""
         if isinstance(index, Sequence):
-            index = torch.as_tensor(index)
+            index = torch.as_tensor(index, dtype=torch.long)
         return self._pixels[self._indices[index]]
 
     def batches(self, size: int) -> Iterator[Tensor]:
@@ -138,6 +138,9 @@ class Detector(ABC):
     """Frozen dataclass of the method's options."""
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {}
     """Named sets of option values; ``embedded`` needs no download."""
+    uses_validation: ClassVar[bool] = True
+    """Whether the fit calibrates on held-out normal images. If not, none are held out for it, as in the official codes
+    of such methods: it is fitted on all normal training images."""
 
     input_size: tuple[int, int]
     """Height and width it wants its images in."""
@@ -165,7 +168,13 @@ class Detector(ABC):
 
     @abstractmethod
     def fit(self, train: ImageSet, validation: ImageSet, context: FitContext) -> None:
-        """Fit on normal images of size ``input_size``; ``validation`` are held-out normal images."""
+        """Fit on normal images of size ``input_size``.
+
+        Args:
+            train: Normal images.
+            validation: Held-out normal images; empty unless ``uses_validation``.
+            context: Everything else that the fit may depend on.
+        """
 
     @abstractmethod
     def anomaly_map(self, images: Tensor) -> Tensor:

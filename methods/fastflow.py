@@ -63,6 +63,7 @@ class FastFlow(Detector):
     source = "Yu et al., arXiv 2111.07677, 2021"
     Config = FastFlowConfig
     presets: ClassVar = {"embedded": {"backbone": "efficientnet_lite0"}}
+    uses_validation = False
 
     @classmethod
     def weights(cls, config: FastFlowConfig, weights_dir: Path) -> list[WeightIdentity]:

@@ -60,6 +60,7 @@ class PatchCore(Detector):
     source = "Roth et al., CVPR 2022"
     Config = PatchCoreConfig
     presets: ClassVar = {"embedded": {"backbone": "efficientnet_lite0"}}
+    uses_validation = False
 
     @classmethod
     def weights(cls, config: PatchCoreConfig, weights_dir: Path) -> list[WeightIdentity]:

@@ -4,9 +4,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from bench.cell import split, thin
+from bench.cell import split, thin, training_images
 from bench.code_version import code_version
+from bench.datasets.cache import Cache
+from bench.datasets.scenario import Scenario
 from bench.devices import choose_slots, usable_cores
 from bench.listing import described
 from bench.progress import Pace, duration
@@ -14,6 +17,8 @@ from bench.protocol import PROTOCOL, Protocol
 from bench.workers import failure_of, log_tail
 from methods.detector import Progress
 from methods.errors import WeightsError
+from methods.patchcore import PatchCore, PatchCoreConfig
+from results.record import Collection
 
 
 @pytest.mark.parametrize(("count", "held_out"), [(2, 1), (9, 1), (25, 2), (209, 21)])
@@ -123,3 +128,16 @@ def test_docstrings_describe_options() -> None:
         norm: ``l1`` or ``l2``.
     """
     assert described(text) == {"side": "Height and width.", "norm": "l1 or l2."}
+
+
+@pytest.mark.parametrize(("calibrates", "counts"), [(True, (9, 1)), (False, (10, 0))])
+def test_only_a_method_that_calibrates_has_training_images_held_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, calibrates: bool, counts: tuple[int, int]
+) -> None:
+    monkeypatch.setattr(PatchCore, "uses_validation", calibrates)
+    for index in range(10):
+        Image.new("RGB", (8, 8), (index, 0, 0)).save(tmp_path / f"{index}.png")
+    collection = Collection(name="parts", title="Parts")
+    scenario = Scenario(collection, "bolt", train=tuple(sorted(tmp_path.glob("*.png"))), validation=(), test=())
+    sets = training_images(scenario, PatchCore(PatchCoreConfig()), 0, Cache(tmp_path / "cache", enabled=False))
+    assert tuple(map(len, sets)) == counts
