@@ -220,3 +220,10 @@ def test_random_teachers_stay_as_they_are(tmp_path):
     before = {key: value.clone() for key, value in teacher.state_dict().items()}
     load_teacher(teacher, "S", "random", tmp_path)
     assert all(torch.equal(value, before[key]) for key, value in teacher.state_dict().items())
+
+
+def test_the_shipped_teacher_says_how_it_was_made(tmp_path):
+    load_teacher(network(), "S", "embedded", tmp_path)
+    identity = teacher_identity("S", "embedded", tmp_path)
+    assert identity.source == "embedded"
+    assert identity.tag.startswith("distilled from efficientnet_lite0, ")
