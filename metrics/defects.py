@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metrics import engine
+from metrics.buckets import sample_of
 from metrics.inputs import FloatArray, MapReader, read_mask, share_out
 from metrics.ranking import Ranking
 
@@ -21,6 +22,7 @@ class DefectPixels:
         region: (p,) the region that each belongs to.
         image: (r,) the image of each region.
         area: (r,) the area of each region.
+        sample: scores of some pixels of the same images, defect or normal.
         shapes: for each image the shape of its mask, None where it has none.
         empty_masks: images with a mask that marks nothing.
     """
@@ -29,6 +31,7 @@ class DefectPixels:
     region: NDArray[np.int64]
     image: NDArray[np.int64]
     area: NDArray[np.int64]
+    sample: FloatArray
     shapes: list[tuple[int, ...] | None]
     empty_masks: tuple[int, ...]
 
@@ -38,6 +41,7 @@ class _ImageRegions:
     scores: FloatArray  # of each defect pixel
     region: NDArray[np.int32]  # of each defect pixel
     area: NDArray[np.int64]  # of each region
+    sample: FloatArray
 
 
 def collect_defects(
@@ -58,10 +62,9 @@ def collect_defects(
         pixels = np.flatnonzero(mask)
         if pixels.size:
             region, regions = kernels.label_regions(pixels, mask.shape[1])
+            scores = reader.read(index, mask.shape)
             found[index] = _ImageRegions(
-                reader.read(index, mask.shape).reshape(-1)[pixels],
-                region,
-                np.bincount(region, minlength=regions),
+                scores.reshape(-1)[pixels], region, np.bincount(region, minlength=regions), sample_of(scores).copy()
             )
 
     share_out(len(masks), [gather] * workers)
@@ -80,6 +83,7 @@ def collect_defects(
         region,
         np.repeat(np.array(images, np.int64), counts),
         np.concatenate([part.area for part in parts] or [np.empty(0, np.int64)]),
+        np.concatenate([part.sample for part in parts] or [np.empty(0, np.float32)]),
         shapes,
         tuple(index for index, shape in enumerate(shapes) if shape is not None and index not in found),
     )
@@ -153,5 +157,5 @@ def rank_defects(reader: MapReader, masks: Sequence[NDArray[Any] | None] | NDArr
     pixels = collect_defects(reader, masks, workers)
     thresholds, threshold_of = engine.distinct(pixels.scores)
     positives = np.bincount(threshold_of)
-    ranking = engine.rank(reader, pixels.shapes, thresholds, positives, pixels.scores, workers)
+    ranking = engine.rank(reader, pixels.shapes, thresholds, positives, pixels.scores, pixels.sample, workers)
     return RankedDefects(pixels, threshold_of, ranking)

@@ -117,7 +117,7 @@ def _curve(
     """
     pixels = collect_defects(case.reader, case.masks, case.workers)
     nothing = np.zeros(thresholds.size, np.int64)
-    ranking = engine.rank(case.reader, pixels.shapes, thresholds, nothing, pixels.scores, case.workers)
+    ranking = engine.rank(case.reader, pixels.shapes, thresholds, nothing, pixels.scores, pixels.sample, case.workers)
     fpr = (ranking.at_least if inclusive else ranking.above) / ranking.normals
     if overlap_of is not None:
         pixels = collect_defects(overlap_of, case.masks, case.workers)

@@ -84,7 +84,7 @@ def read_mask(mask: Any, label: str) -> NDArray[np.bool_]:
     array = np.asarray(mask)
     if array.ndim != 2:
         raise MetricError(f"{label}: a mask must be a (height, width) array, has shape {array.shape}")
-    return np.asarray(array != 0)
+    return array if array.dtype == np.bool_ else np.asarray(array != 0)
 
 
 def check_lengths(reader: MapReader, other: Sequence[Any] | NDArray[Any], what: str) -> None:

@@ -32,6 +32,49 @@ def copy_finite(source: Array, target: Array) -> bool:
 
 
 @compiled
+def sift(
+    scores: Array, low: Any, high: Any, shift: Any, cells: Array, counters: Array, kept: Array
+) -> tuple[int, bool]:
+    """Count each score in its bucket, and keep those that share it with a threshold: negative counters.
+
+    Args:
+        scores: (n,) of any float type.
+        low: ``BucketTable.low``, as int32.
+        high: ``BucketTable.high``, as int32.
+        shift: ``BucketTable.shift``, as uint32.
+        cells: ``BucketTable.cells``.
+        counters: (buckets,) int32, changed.
+        kept: (n,) at least; its front is filled.
+
+    Returns:
+        How many scores are kept, and whether all are finite.
+    """
+    count = 0
+    finite = True
+    mask = np.uint32((np.uint32(1) << shift) - np.uint32(1))
+    single = np.empty(2048, np.float32)
+    bits = single.view(np.int32)
+    place = np.empty(2048, np.uint32)
+    for start in range(0, scores.size, 2048):
+        size = min(2048, scores.size - start)
+        finite &= copy_finite(scores[start : start + size], single)
+        for index in range(size):  # vectorised, as long as it does nothing but arithmetic
+            magnitude = np.int32(bits[index] & np.int32(0x7FFFFFFF))
+            sign = np.int32(bits[index] >> np.int32(31))
+            key = np.int32(np.int32(magnitude ^ sign) - sign)
+            place[index] = np.uint32(np.int32(min(max(key, low), high)) - low)
+        for index in range(size):
+            cell = cells[place[index] >> shift]
+            rest = np.uint32(np.uint32(place[index] & mask) >> np.uint32(cell & np.uint32(31)))
+            bucket = np.uint32(cell >> np.uint32(5)) + rest
+            before = counters[bucket]
+            counters[bucket] = before + 1
+            kept[count] = scores[start + index]  # overwritten by the next one unless counted
+            count += before < 0
+    return count, finite
+
+
+@compiled
 def merge(block: Array, thresholds: Array, below: Array, up_to: Array) -> None:
     """Add to ``below[k]`` and ``up_to[k]`` how many of ``block`` lie below, and not above, ``thresholds[k]``.
 

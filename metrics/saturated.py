@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metrics import engine
+from metrics.buckets import sample_of
 from metrics.errors import MetricError
 from metrics.inputs import FloatArray, MapReader, check_lengths, read_mask, share_out, worker_count
 from metrics.maps import Subset
@@ -71,6 +72,7 @@ class SaturatedMetrics:
 class _ImageDefects:
     shape: tuple[int, ...]
     scores: FloatArray  # of every pixel in any defect, once
+    sample: FloatArray  # of some pixels
     counted: list[FloatArray]  # of each defect, its `saturation` highest scores
     areas: list[int]
     notes: list[str]
@@ -126,8 +128,9 @@ def _evaluate(
     )
     thresholds, threshold_of = engine.distinct(scores)
     shapes = [found[index].shape if index in found else None for index in range(len(defects))]
-    all_scores = np.concatenate([image.scores for image in images] or [np.empty(0, np.float32)])
-    ranking = engine.rank(reader, shapes, thresholds, np.bincount(threshold_of), all_scores, workers)
+    all_scores = np.sort(np.concatenate([image.scores for image in images] or [np.empty(0, np.float32)]))
+    sample = np.concatenate([image.sample for image in images] or [np.empty(0, np.float32)])
+    ranking = engine.rank(reader, shapes, thresholds, np.bincount(threshold_of), all_scores, sample, workers)
     reason = ""
     if saturation.size == 0:
         reason = "no image has a defect" if not images else "no mask marks a defect pixel"
@@ -175,7 +178,7 @@ def _gather(reader: MapReader, index: int, defects: Sequence[Defect]) -> _ImageD
         first = pixels.size - saturation
         counted.append(np.partition(pixels, first)[first:])
         areas.append(pixels.size)
-    return _ImageDefects(shape, scores[anywhere], counted, areas, notes)
+    return _ImageDefects(shape, scores[anywhere], sample_of(scores).copy(), counted, areas, notes)
 
 
 @dataclass(frozen=True)
