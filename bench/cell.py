@@ -7,16 +7,17 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from bench.datasets.cache import Cache
-from bench.datasets.images import DecodedImages, decode_images, read_mask
+from bench.datasets.images import decode_images, read_mask
 from bench.datasets.scenario import Scenario
 from bench.devices import Slot
-from bench.evaluation import Predictions, Scores, check_ground_truth, evaluate, predict
+from bench.evaluation import Scores, check_ground_truth, evaluate, predict
 from bench.plan import Cell
 from bench.protocol import PROTOCOL
 from methods.detector import Detector, FitContext, ImageSet, Progress
@@ -93,7 +94,7 @@ def measure(cell: Cell, slot: Slot, cache: Cache, report: Report, *, keep_maps: 
         scores = evaluate(
             found, scenario.test, test.sizes, PROTOCOL, saturated=scenario.saturated, threads=slot.threads
         )
-    images = _image_results(scenario, found)
+    images = image_results(scenario, found.scores)
     return Measurement(
         scores=scores,
         images=images,
@@ -101,7 +102,7 @@ def measure(cell: Cell, slot: Slot, cache: Cache, report: Report, *, keep_maps: 
         timings=Timings(**clock.seconds),
         training_steps=detector.training_steps,
         losses=thin(detector.losses),
-        examples=_examples(scenario, images, test, found),
+        examples=make_examples(scenario, images, test.sizes, found.maps),
         maps=dict(zip(names, found.maps, strict=True)) if keep_maps else {},
     )
 
@@ -160,10 +161,11 @@ def _context(cell: Cell, slot: Slot, report: Report) -> FitContext:
     )
 
 
-def _image_results(scenario: Scenario, found: Predictions) -> list[ImageResult]:
+def image_results(scenario: Scenario, scores: NDArray[np.float64]) -> list[ImageResult]:
+    """The image scores, in the order of the scenario's test images, as a record stores them."""
     return [
         ImageResult(name=image.name, defect=image.defect, anomalous=image.anomalous, score=score)
-        for image, score in zip(scenario.test, found.scores.tolist(), strict=True)
+        for image, score in zip(scenario.test, scores.tolist(), strict=True)
     ]
 
 
@@ -179,12 +181,18 @@ def _data(scenario: Scenario, train: ImageSet, validation: ImageSet) -> Data:
     )
 
 
-def _examples(scenario: Scenario, images: list[ImageResult], test: DecodedImages, found: Predictions) -> list[Example]:
+def make_examples(
+    scenario: Scenario,
+    images: list[ImageResult],
+    sizes: Sequence[tuple[int, int]],
+    maps: Sequence[NDArray[Any]],
+) -> list[Example]:
+    """Some test images for the report's figure, with ground truth and map."""
     places = {image.name: index for index, image in enumerate(scenario.test)}
     examples = []
     for name in choose_examples(images):
         index = places[name]
-        image, size = scenario.test[index], test.sizes[index]
+        image, size = scenario.test[index], sizes[index]
         # From the original file: the images that the method saw have lost their aspect ratio.
         pixels = decode_images([image.path], size, Cache(Path(), enabled=False)).pixels[0]
         mask = read_mask(image, size)
@@ -193,7 +201,7 @@ def _examples(scenario: Scenario, images: list[ImageResult], test: DecodedImages
                 name,
                 np.ascontiguousarray(pixels.permute(1, 2, 0).numpy()),
                 np.zeros(size, np.bool_) if mask is None else mask,
-                found.maps[index],
+                maps[index],
             )
         )
     return examples

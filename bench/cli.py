@@ -145,6 +145,54 @@ def run(
 
 
 @app.command()
+def evaluate(
+    maps: Annotated[
+        Path,
+        typer.Argument(
+            metavar="MAPS",
+            help="Folder with <scenario>/test/<defect>/<stem>.tiff (or .npy, .npz), or a run folder whose cells kept "
+            "their maps.",
+            show_default=False,
+        ),
+    ],
+    name: Annotated[
+        str | None,
+        typer.Option(help="What tables call the method that made the maps; not for a run.", show_default=False),
+    ] = None,
+    source: Annotated[str | None, typer.Option(help="Its paper or product.", show_default=False)] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Tells several trainings of one method apart.")] = 0,
+    datasets: Annotated[
+        str | None,
+        typer.Option(help="COLLECTION or COLLECTION/SCENARIO, comma separated. Default: all that the maps are of."),
+    ] = None,
+    data_root: DataRoot = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder. Default: runs/<UTC time>.", show_default=False)] = None,
+    upsample: Annotated[
+        bool, typer.Option("--upsample", help="The maps are of the whole image at the network's resolution.")
+    ] = False,
+    definitions: Annotated[
+        str | None,
+        typer.Option(help="all: also show what other definitions of AU-PRO make of the maps.", show_default=False),
+    ] = None,
+) -> None:
+    """Evaluate anomaly maps that anything else computed, or those that a run kept; needs no GPU and no model.
+
+    Exit code: 0 all scenarios worked, 2 the command makes no sense, 3 some maps could not be evaluated.
+    """
+    given = dict(locals())
+
+    def command() -> int:
+        from bench.errors import unknown_name
+        from bench.evaluating import EvaluationOptions, evaluate_maps
+
+        if definitions not in (None, "all"):
+            raise unknown_name("choice of --definitions", str(definitions), ["all"])
+        return evaluate_maps(EvaluationOptions(**{**given, "definitions": definitions == "all"}), _console())
+
+    raise typer.Exit(_interruptible(command))
+
+
+@app.command()
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.", show_default=False)],
     formats: Annotated[str, typer.Option("--format", help="md, tex, csv, comma separated.")] = "md,tex,csv",

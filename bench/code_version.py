@@ -13,16 +13,17 @@ _ROOMS = ("methods", "metrics")
 """Packages whose modules count wherever they are imported."""
 
 
-def code_version(module: str) -> str:
+def code_version(module: str | None = None) -> str:
     """SHA-256 over a method's module, what it imports from its own package, and the evaluation.
 
     Imports inside functions count too. Comments and layout do not: editing them invalidates no result.
 
     Args:
-        module: Dotted name of the module that defines the method.
+        module: Dotted name of the module that defines the method; ``None`` for the evaluation alone.
     """
     found: dict[str, str] = {}
-    _collect(module, {module.partition(".")[0], *_ROOMS}, found)
+    if module is not None:
+        _collect(module, {module.partition(".")[0], *_ROOMS}, found)
     for name in _EVALUATION:
         _collect(name, set(_ROOMS), found)
     text = "".join(f"{name}\0{source}\0" for name, source in sorted(found.items()))

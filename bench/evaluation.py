@@ -29,11 +29,11 @@ class Predictions:
     """What a detector says about all test images.
 
     Attributes:
-        maps: Per image a float32 array (h, w) at the network's resolution.
+        maps: Per image a float array (h, w), at the network's resolution or any other.
         scores: float64 (n,).
     """
 
-    maps: list[NDArray[np.float32]]
+    maps: Sequence[NDArray[Any]]
     scores: NDArray[np.float64]
 
 

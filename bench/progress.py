@@ -88,16 +88,16 @@ class Pace:
         return count, shown, duration((step.total - step.done) / rate)
 
 
-def outcome_line(cell: Cell, record: Record) -> str:
+def outcome_line(record: Record) -> str:
     """One line, with markup, about a cell that has ended."""
-    label = f"[bold]{escape(cell.label)}[/]"
+    label = f"[bold]{escape(f'{record.method} · {record.collection.name}/{record.scenario} · {record.seed}')}[/]"
     if record.failure is not None:
         return f"[red]failed[/] {label}: {escape(record.failure.reason)}"
     values = [
         f"{title} {100 * value:.1f}" for name, title in _HEADLINES if (value := record.metrics.get(name)) is not None
     ]
-    seconds = sum(record.timings.model_dump().values()) if record.timings else 0
-    return f"[green]done[/]   {label}: {', '.join(values) or 'no defined metric'} ({duration(seconds)})"
+    spent = f" ({duration(sum(record.timings.model_dump().values()))})" if record.timings else ""
+    return f"[green]done[/]   {label}: {', '.join(values) or 'no defined metric'}{spent}"
 
 
 class LogDisplay:
@@ -133,7 +133,7 @@ class LogDisplay:
     def ended(self, slot: Slot, cell: Cell, record: Record) -> None:
         """Print the cell's outcome."""
         self._ended += 1
-        self._print(f"{outcome_line(cell, record)} [{self._ended} of {self._total}]")
+        self._print(f"{outcome_line(record)} [{self._ended} of {self._total}]")
 
     def _print(self, text: str) -> None:
         self._console.print(text, soft_wrap=True, highlight=False)
@@ -192,7 +192,7 @@ class LiveDisplay:
     def ended(self, slot: Slot, cell: Cell, record: Record) -> None:
         """Turn the cell's line into its outcome."""
         self._progress.remove_task(self._tasks.pop(cell.key))
-        self._console.print(outcome_line(cell, record), highlight=False)
+        self._console.print(outcome_line(record), highlight=False)
         self._update_total(1)
 
     def _update_total(self, more: int) -> None:

@@ -57,7 +57,7 @@ def run(options: RunOptions, console: Console) -> int:
         _print_plan(plan, records, todo, out, console)
         return OK
     console.print(f"run folder: {escape(str(out))}{why}", highlight=False, soft_wrap=True)
-    with _locked(out):
+    with locked(out):
         if todo:
             _write_plan(out, plan)
             if len(todo) < len(plan.cells):
@@ -147,8 +147,8 @@ def _terminable() -> Iterator[None]:
 
 
 @contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Keep a second run from writing to the same folder; the lock goes with the process, however it ends."""
+def locked(out: Path) -> Iterator[None]:
+    """Make the run folder and let no other run write to it; the lock goes with the process, however that ends."""
     _make_folder(out)
     lock = FileLock(out / ".lock", timeout=0)
     try:
@@ -180,10 +180,25 @@ def _write_plan(out: Path, plan: Plan) -> None:
 
 
 def _report(plan: Plan, store: RunStore, console: Console) -> int:
+    records = [record for cell in plan.cells if (record := find_record(store, cell)) is not None]
+    return report_records(records, store, "the same command with --retry-failed runs them again", console)
+
+
+def report_records(records: Sequence[Record], store: RunStore, remedy: str, console: Console) -> int:
+    """Write the report of a run folder if it is not up to date, and sum some of its records up in the terminal.
+
+    Args:
+        records: What the command was about.
+        store: The run folder.
+        remedy: What to do about cells that failed.
+        console: The terminal.
+
+    Returns:
+        The exit code.
+    """
     from reports.report import write_report
     from reports.terminal import summary_table
 
-    records = [record for cell in plan.cells if (record := find_record(store, cell)) is not None]
     folder = store.root / "report"
     if not _is_current(folder, store):
         with console.status("writing the report"):
@@ -193,9 +208,9 @@ def _report(plan: Plan, store: RunStore, console: Console) -> int:
     failed = sum(record.status == "failed" for record in records)
     if failed:
         console.print(
-            f"\n[red]{failed} of {len(plan.cells)} cells failed[/]; the report has their logs, the same command with "
-            "--retry-failed runs them again",
+            f"\n[red]{failed} of {len(records)} cells failed[/]; the report has their logs, {remedy}",
             highlight=False,
+            soft_wrap=not console.is_terminal,
         )
     console.print(f"\nreport: {escape(str(folder / 'report.md'))}", highlight=False, soft_wrap=True)
     return FAILED if failed else OK

@@ -61,6 +61,8 @@ class UpsampledMaps(Sequence[NDArray[Any]]):
             )
         dtype = np.float64 if source.dtype == np.float64 else np.float32
         source = source[top : source.shape[0] - bottom, left : source.shape[1] - right]
+        if source.shape == tuple(self._sizes[index]):
+            return source
         out = np.empty(self._sizes[index], dtype)
         kernels.upsample(np.ascontiguousarray(source, dtype=dtype), out)
         return out

@@ -7,8 +7,10 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from reports.aggregate import Row, aggregate
+from reports.definitions import definitions_of
 from reports.selection import Cell, Selection
 from reports.tables import available_metrics
+from results.definitions import DefinitionValue
 from results.record import Collection
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -83,6 +85,22 @@ class CellLine(NamedTuple):
     key: str
 
 
+class DefinitionLine(NamedTuple):
+    """One definition of AU-PRO applied to one cell's maps; no result. ``deviation`` is from the exact one at 0.3."""
+
+    method: str
+    title: str
+    collection: str
+    scenario: str
+    seed: int
+    definition: str
+    value: float | None
+    deviation: float | None
+    description: str
+    source: str
+    key: str
+
+
 def protect(text: str) -> str:
     """Keep a spreadsheet from taking text for a formula: such text gets a leading apostrophe."""
     return f"'{text}" if text.startswith(_FORMULA) else text
@@ -107,6 +125,32 @@ def means_csv(selection: Selection) -> str:
 def cells_csv(selection: Selection) -> str:
     """Every cell, those that failed too."""
     return _write(CellLine._fields, [_cell_line(cell) for cell in selection.cells])
+
+
+def definitions_csv(selection: Selection) -> str | None:
+    """Every cell's maps under every definition; ``None`` if no cell has any.
+
+    Raises:
+        results.errors.ResultError: A definitions file is damaged.
+    """
+    lines = [_definition_line(cell, value) for cell in selection.cells for value in definitions_of(cell)]
+    return _write(DefinitionLine._fields, lines) if lines else None
+
+
+def _definition_line(cell: Cell, found: DefinitionValue) -> DefinitionLine:
+    return DefinitionLine(
+        method=cell.record.method,
+        title=cell.variant.label,
+        collection=cell.record.collection.name,
+        scenario=cell.record.scenario,
+        seed=cell.record.seed,
+        definition=found.name,
+        value=found.value,
+        deviation=found.deviation,
+        description=found.description,
+        source=found.source,
+        key=cell.record.key,
+    )
 
 
 def _metric_line(cell: Cell, metric: str) -> MetricLine:

@@ -6,6 +6,8 @@ from functools import partial
 
 from matplotlib.figure import Figure
 
+from reports.definitions import definitions_table, gather_definitions
+from reports.figures.definitions import draw_definitions
 from reports.figures.dots import dot_plot, draw_dots
 from reports.figures.examples import draw_examples, example_sheets
 from reports.provenance import Description, describe_rows, provenance
@@ -26,7 +28,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Section:
-    """One collection: tables by the stem of their file, and figures."""
+    """One collection, or what else is said of it: tables by the stem of their file, and figures."""
 
     title: str
     tables: dict[str, Table]
@@ -48,7 +50,7 @@ class Document:
 
     Attributes:
         left_out: Which records it does not show, and why.
-        sections: A collection each.
+        sections: A collection each; then, where cells have them, other definitions of AU-PRO.
         failures: The cells that failed.
         logs: What they printed last.
         rows: What each row of the tables is.
@@ -67,11 +69,11 @@ def make_document(selection: Selection) -> Document:
     """Say everything that the selected records allow to say.
 
     Raises:
-        results.errors.ResultError: An examples file is damaged.
+        results.errors.ResultError: An examples or definitions file is damaged.
     """
     return Document(
         left_out=selection.left_out,
-        sections=tuple(_section(part) for part in selection.parts),
+        sections=(*(_section(part) for part in selection.parts), *_other_definitions(selection)),
         failures=failure_table(selection.cells),
         logs=tuple(_logs(selection)),
         rows=describe_rows(selection),
@@ -86,6 +88,16 @@ def _section(part: Part) -> Section:
         tables[f"tables/{part.stem}-published"] = published
     tables[f"tables/{part.stem}-scenarios"] = scenario_table(part)
     return Section(part.title, tables, tuple(_pictures(part)))
+
+
+def _other_definitions(selection: Selection) -> Iterable[Section]:
+    for part in selection.parts:
+        found = gather_definitions(part)
+        if found is not None:
+            picture = Picture(
+                f"figures/{found.stem}", describe(found.title, found.notes), partial(draw_definitions, found)
+            )
+            yield Section(found.title, {f"tables/{found.stem}": definitions_table(found)}, (picture,))
 
 
 def _pictures(part: Part) -> Iterable[Picture]:

@@ -89,11 +89,12 @@ def _data(selection: Selection) -> Description:
         data = cell.record.data
         assert data is not None
         note = f"; {data.note}" if data.note else ""
+        fitted = "" if data.train is None else f"{data.train} normal images to fit, {data.validation} to validate, "
         items.append(
             Item(
                 name,
-                f"{data.train} normal images to fit, {data.validation} to validate, {data.test_normal} normal and "
-                f"{data.test_anomalous} anomalous to test, fingerprint {data.fingerprint[:_HASH_LENGTH]}{note}",
+                f"{fitted}{data.test_normal} normal and {data.test_anomalous} anomalous to test, fingerprint "
+                f"{data.fingerprint[:_HASH_LENGTH]}{note}",
             )
         )
     return Description("Data", tuple(items))

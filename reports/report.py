@@ -7,7 +7,7 @@ from typing import Literal
 import jinja2
 
 from reports import latex, markdown
-from reports.delimited import cells_csv, means_csv, metrics_csv
+from reports.delimited import cells_csv, definitions_csv, means_csv, metrics_csv
 from reports.document import Document, make_document
 from reports.errors import ReportError
 from reports.figures.style import encode
@@ -21,7 +21,8 @@ def write_report(runs: Sequence[Path], out: Path, formats: Collection[str] = FOR
     """Write the report of some runs.
 
     ``md`` is ``report.md`` with PNG figures, ``tex`` is ``report.tex`` with its tables apart and PDF figures, ``csv``
-    is ``metrics.csv`` (every cell's metrics), ``means.csv`` (the tables' rows) and ``cells.csv`` (how each cell ran).
+    is ``metrics.csv`` (every cell's metrics), ``means.csv`` (the tables' rows), ``cells.csv`` (how each cell ran) and,
+    where cells have them, ``definitions.csv`` (other definitions of AU-PRO).
 
     Args:
         runs: Run folders.
@@ -94,9 +95,12 @@ def _figures(document: Document, formats: Collection[str]) -> dict[str, bytes]:
 
 
 def _tabular(selection: Selection) -> dict[str, bytes]:
+    definitions = definitions_csv(selection)
     return {
         "metrics.csv": metrics_csv(selection).encode(),
         "means.csv": means_csv(selection).encode(),
+        **({"definitions.csv": definitions.encode()} if definitions else {}),
+        # Last: a report is whole when this file is there.
         "cells.csv": cells_csv(selection).encode(),
     }
 

@@ -50,15 +50,17 @@ class Table:
 
 
 @dataclass
-class _Marks:
+class Marks:
     """Gives each distinct note a letter, in the order of appearance."""
 
     letters: dict[str, str] = field(default_factory=dict)
 
     def of(self, text: str) -> str:
+        """Return the letter of a note."""
         return self.letters.setdefault(text, _letter(len(self.letters)))
 
     def notes(self) -> tuple[Note, ...]:
+        """Return the notes with their letters."""
         return tuple(Note(letter, text) for text, letter in self.letters.items())
 
 
@@ -118,7 +120,7 @@ def accuracy_table(part: Part, metrics: Sequence[str] | None = None) -> Table:
     """
     metrics = table_metrics(available_metrics(part.cells)) if metrics is None else metrics
     rows = aggregate(part.cells, metrics)
-    marks = _Marks()
+    marks = Marks()
     scales_differ = len({row.variant.train_scale for row in rows}) > 1
     same, best = compared(rows), best_values(part.collection, rows, metrics)
     fields = []
@@ -135,7 +137,7 @@ def accuracy_table(part: Part, metrics: Sequence[str] | None = None) -> Table:
 def scenario_table(part: Part) -> Table:
     """Each scenario of one collection apart, one row per scenario, method and configuration."""
     metrics = table_metrics(available_metrics(part.cells))
-    marks = _Marks()
+    marks = Marks()
     fields, all_rows = [], []
     scales_differ = len({cell.variant.train_scale for cell in part.cells}) > 1
     for scenario in sorted({cell.record.scenario for cell in part.cells}):
@@ -163,7 +165,7 @@ def published_table(part: Part) -> Table | None:
         return None
     values = {(row.title, row.metric): row for row in rows if row.metric in metrics}
     speeds = {row.title: row for row in published_speeds()}
-    marks = _Marks()
+    marks = Marks()
     fields = []
     for title in dict.fromkeys(title for title, _ in sorted(values)):
         own = [values.get((title, metric)) for metric in metrics]
@@ -216,13 +218,13 @@ def _metric_columns(metrics: Sequence[str]) -> tuple[Column, ...]:
     return tuple(Column(title, numeric=True) for title in titles)
 
 
-def _label(row: Row, marks: _Marks, scales_differ: bool) -> Field:
+def _label(row: Row, marks: Marks, scales_differ: bool) -> Field:
     scale = row.variant.train_scale
     scaled = (f"train scale {scale:g}",) if scales_differ and scale != 1 else ()
     return Field(row.variant.label, tuple(marks.of(note) for note in (*scaled, *row.variant.notes)))
 
 
-def _coverage_marks(row: Row, rows: int, same: bool, marks: _Marks) -> tuple[str, ...]:
+def _coverage_marks(row: Row, rows: int, same: bool, marks: Marks) -> tuple[str, ...]:
     left_out = len(row.cells) - row.failed - len(row.coverage)
     notes = [f"{row.failed} of {count(len(row.cells), 'cell')} failed"] if row.failed else []
     if left_out:
@@ -231,7 +233,7 @@ def _coverage_marks(row: Row, rows: int, same: bool, marks: _Marks) -> tuple[str
     return (*other, *((marks.of("; ".join(notes)),) if notes else ()))
 
 
-def _value(row: Row, metric: str, best: bool, marks: _Marks) -> Field:
+def _value(row: Row, metric: str, best: bool, marks: Marks) -> Field:
     mean = row.means[metric]
     if mean.coverage == row.coverage and mean.value is not None:
         return Field(mean_text(mean), (), best)
@@ -245,7 +247,7 @@ def _value(row: Row, metric: str, best: bool, marks: _Marks) -> Field:
 
 
 def _notes(
-    rows: Sequence[Row], fields: Sequence[tuple[Field, ...]], marks: _Marks, stamped: Sequence[str]
+    rows: Sequence[Row], fields: Sequence[tuple[Field, ...]], marks: Marks, stamped: Sequence[str]
 ) -> tuple[Note, ...]:
     several_seeds = any(len({seed for _, seed in row.coverage}) > 1 for row in rows)
     units = "Percent; mean ± standard deviation over seeds." if several_seeds else "Percent."

@@ -14,7 +14,10 @@ Migration = Callable[[dict[str, Any]], dict[str, Any]]
 
 # Version n to the function that makes version n + 1 of it. A new schema version adds one line here and one golden
 # file of the version before to the tests.
-MIGRATIONS: Mapping[int, Migration] = {}
+MIGRATIONS: Mapping[int, Migration] = {
+    # Version 2 added what only an evaluation of given maps has, all of it optional.
+    1: lambda document: {**document, "schema_version": 2},
+}
 
 
 def load_record(path: Path) -> Record:

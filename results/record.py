@@ -5,7 +5,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-SCHEMA_VERSION: Literal[1] = 1
+SCHEMA_VERSION: Literal[2] = 2
 
 Scalar = bool | int | float | str | None
 
@@ -37,16 +37,17 @@ class Data(_Strict):
 
     Attributes:
         fingerprint: SHA-256 over the names and contents of all files of the scenario.
-        train: Normal images fitted on, the validation images excluded.
-        validation: Held-out normal images.
+        train: Normal images fitted on, the validation images excluded; ``None`` where maps from elsewhere are
+            evaluated and nobody says.
+        validation: Held-out normal images; ``None`` likewise.
         test_normal: Normal test images.
         test_anomalous: Anomalous test images.
         note: What every table must say of them, such as an incomplete scenario; ``None`` if nothing.
     """
 
     fingerprint: str
-    train: int
-    validation: int
+    train: int | None
+    validation: int | None
     test_normal: int
     test_anomalous: int
     note: str | None = None
@@ -107,6 +108,18 @@ class Failure(_Strict):
     log_tail: str = ""
 
 
+class MapsSource(_Strict):
+    """The anomaly maps of a record whose cell did not compute them itself (``bench evaluate``).
+
+    Attributes:
+        sha256: Over the names and contents of the map files.
+        record: Key of the record that the maps were kept with; ``None`` if they were made by something else.
+    """
+
+    sha256: str
+    record: str | None = None
+
+
 class Record(_Strict):
     """The outcome of one cell: method, scenario, seed.
 
@@ -129,10 +142,11 @@ class Record(_Strict):
             ``logical/``. ``None`` is undefined and has its reason in ``undefined``.
         undefined: Metric name to the reason why it has no value.
         images: Per-image scores; empty for a failed cell.
+        maps: Where the anomaly maps came from; ``None`` if from this cell.
         command: The command line that made it.
     """
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[2] = SCHEMA_VERSION
     key: str
     status: Literal["ok", "failed"]
     method: str
@@ -154,6 +168,7 @@ class Record(_Strict):
     metrics: dict[str, float | None] = Field(default_factory=dict)
     undefined: dict[str, str] = Field(default_factory=dict)
     images: list[ImageResult] = Field(default_factory=list)
+    maps: MapsSource | None = None
     timings: Timings | None = None
     failure: Failure | None = None
     environment: Environment

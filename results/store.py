@@ -1,10 +1,12 @@
 """A run folder: one folder per cell, with its record and, on request, its arrays."""
 
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from results.atomic import write_atomically
+from results.errors import ResultError
 from results.migrations import load_record
 from results.record import Record
 
@@ -79,6 +81,20 @@ class RunStore:
         text = record.model_dump_json(indent=1) + "\n"
         write_atomically(path, lambda file: file.write(text.encode()))
         return path
+
+    def remove(self, cell: CellId | Record) -> None:
+        """Remove a cell's folder, if there is one.
+
+        Raises:
+            ResultError: The operating system refused.
+        """
+        folder = self.cell_directory(cell)
+        try:
+            # The record first: from then on the cell does not exist.
+            (folder / RECORD_FILE).unlink(missing_ok=True)
+            shutil.rmtree(folder, ignore_errors=True)
+        except OSError as error:
+            raise ResultError(f"cannot remove {folder}: {error.strerror or error}") from error
 
     def find(self, key: str) -> Record | None:
         """The record with this key, or ``None``.

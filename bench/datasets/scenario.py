@@ -98,6 +98,14 @@ class Scenario:
         if len(self.train) < needed:
             why = "" if self.validation else "; one at least is held out for validation"
             raise self._error(f"has {_images(len(self.train))} in train/good", f"at least {needed} needed{why}")
+        self.check_test()
+
+    def check_test(self) -> None:
+        """Make sure, from the file names, that anomaly maps of the test images can be evaluated.
+
+        Raises:
+            DataError: Normal or anomalous images or a mask are missing, or two images have one name.
+        """
         anomalous = sum(image.anomalous for image in self.test)
         if anomalous in (0, len(self.test)):
             raise self._error(

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from results.migrations import load_record
-from results.record import Record
+from results.record import SCHEMA_VERSION, Record
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -16,4 +16,4 @@ def golden() -> Path:
 
 @pytest.fixture
 def record() -> Record:
-    return load_record(GOLDEN / "record_v1.json")
+    return load_record(GOLDEN / f"record_v{SCHEMA_VERSION}.json")

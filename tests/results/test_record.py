@@ -44,7 +44,7 @@ def test_floats_survive_bit_by_bit(record):
         ('{"schema_version": "one"}', "is not a record"),
         ('{"schema_version": 0}', "this installation reads 1 to"),
         ('{"schema_version": 99}', "a newer one"),
-        ('{"schema_version": 1}', "does not follow schema version 1"),
+        ('{"schema_version": 1}', "does not follow schema version 2"),
     ],
 )
 def test_unreadable_files_are_named_with_the_next_step(tmp_path, text, expected):

@@ -1,0 +1,191 @@
+"""Anomaly maps that something else computed, in the layout of the official evaluation codes.
+
+::
+
+    <maps>/<scenario>/test/<defect>/<stem>.tiff               (or .tif, .npy, .npz with one array)
+    <maps>/<collection>/<scenario>/test/<defect>/<stem>.tiff  (where two collections have a scenario of one name)
+    <scenario's maps>/scores.csv                              (optional: image,score)
+"""
+
+import csv
+import hashlib
+import math
+import zipfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.datasets.cache import Cache, usable_cores
+from bench.datasets.scenario import Scenario, TestImage
+from bench.errors import DataError
+
+SUFFIXES = (".tiff", ".tif", ".npy", ".npz")
+SCORES_FILE = "scores.csv"
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class MapFolder:
+    """The maps of one scenario: a file for each of its test images.
+
+    Attributes:
+        folder: Of the scenario's maps.
+        files: In the order of the scenario's test images.
+        ignored: Map files that belong to no test image.
+    """
+
+    folder: Path
+    files: tuple[Path, ...]
+    ignored: tuple[Path, ...]
+
+    def digest(self, cache: Cache) -> str:
+        """SHA-256 over the names and contents of the maps and of the image scores, if there are any.
+
+        Raises:
+            DataError: A file cannot be read.
+        """
+        scores = self.folder / SCORES_FILE
+        files = [*self.files, *([scores] if scores.is_file() else [])]
+        names = [file.relative_to(self.folder).as_posix() for file in files]
+        lines = sorted(f"{name}\0{digest}\n" for name, digest in zip(names, cache.digests(files), strict=True))
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def folders_of(scenario: Scenario, maps: Path) -> list[Path]:
+    """The folders under ``maps`` that may hold a scenario's maps, the one that names the collection first."""
+    candidates = (maps / scenario.collection.name / scenario.name, maps / scenario.name)
+    return [folder for folder in candidates if (folder / "test").is_dir()]
+
+
+def find_maps(scenario: Scenario, folder: Path) -> MapFolder:
+    """Find the map of every test image.
+
+    Raises:
+        DataError: Some have none, or more than one; names the first.
+    """
+    by_place: dict[str, list[Path]] = {}
+    for file in sorted((folder / "test").glob("*/*")):
+        if file.suffix.lower() in SUFFIXES and not file.name.startswith("."):
+            by_place.setdefault(f"test/{file.parent.name}/{file.stem}", []).append(file)
+    files = []
+    missing: list[TestImage] = []
+    for image in scenario.test:
+        found = by_place.pop(image.name, [])
+        if len(found) > 1:
+            raise DataError(f"{image.name} of {scenario.id} has {len(found)} maps: {', '.join(map(str, found))}")
+        files += found
+        missing += [] if found else [image]
+    if missing:
+        names = ", ".join(image.name for image in missing[:_SHOWN])
+        close = get_close_matches(missing[0].name, by_place, n=1)
+        hint = f"; there is {close[0]}, which no test image is called" if close else ""
+        raise DataError(
+            f"{len(missing)} of {len(scenario.test)} test images of {scenario.id} have no anomaly map in {folder}: "
+            f"{names}{', …' if len(missing) > _SHOWN else ''}{hint}\n"
+            f"  Expected {folder / missing[0].name}.tiff, .tif, .npy or .npz"
+        )
+    return MapFolder(folder, tuple(files), tuple(file for rest in by_place.values() for file in rest))
+
+
+def read_map(file: Path) -> NDArray[Any]:
+    """Read one anomaly map: (h, w) float16, float32 or float64; integers of at most 16 bits become float32, exactly.
+
+    Raises:
+        DataError: The file is damaged, or holds something else.
+    """
+    try:
+        array = _read(file)
+    except (OSError, ValueError, EOFError, KeyError, IndexError, TypeError, zipfile.BadZipFile) as error:
+        raise DataError(f"cannot read the anomaly map {file}: {error}") from error
+    if array.ndim == 3 and 1 in (array.shape[0], array.shape[-1]):
+        array = array.squeeze(0 if array.shape[0] == 1 else -1)
+    if array.dtype.kind in "iub" and array.dtype.itemsize <= 2:
+        array = array.astype(np.float32)
+    if array.ndim != 2 or array.dtype.kind != "f" or array.dtype.itemsize > 8 or array.size == 0:
+        raise DataError(
+            f"the anomaly map {file} holds {array.dtype} of shape {array.shape}; expected one (height, width) array of "
+            "float16, float32 or float64"
+        )
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _read(file: Path) -> NDArray[Any]:
+    if file.suffix.lower() in (".tiff", ".tif"):
+        import tifffile
+
+        try:
+            return np.asarray(tifffile.imread(file))
+        except tifffile.TiffFileError as error:
+            raise ValueError(str(error)) from error
+    loaded = np.load(file, allow_pickle=False)
+    if isinstance(loaded, np.ndarray):
+        return loaded
+    with loaded:
+        if len(loaded.files) != 1:
+            raise ValueError(f"it holds {len(loaded.files)} arrays ({', '.join(loaded.files)}), one is expected")
+        return np.asarray(loaded[loaded.files[0]])
+
+
+def read_scores(maps: MapFolder, scenario: Scenario) -> NDArray[np.float64] | None:
+    """Read the image scores from ``scores.csv`` beside the maps: columns ``image`` and ``score``; ``None`` without it.
+
+    Raises:
+        DataError: A test image is missing, unknown or repeated, or a score is no finite number.
+    """
+    path = maps.folder / SCORES_FILE
+    if not path.is_file():
+        return None
+    scores: dict[str, float] = {}
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            for number, row in enumerate(csv.DictReader(file), start=2):
+                name, score = row["image"], float(row["score"])
+                if name in scores or not math.isfinite(score):
+                    problem = "two scores" if name in scores else f"the score {score}"
+                    raise ValueError(f"line {number}: {name} has {problem}")  # noqa: TRY301
+                scores[name] = score
+    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
+        raise DataError(
+            f"cannot read image scores from {path} ({type(error).__name__}: {error}): expected the columns image "
+            "(test/<defect>/<stem>) and score"
+        ) from error
+    names = [image.name for image in scenario.test]
+    if set(names) != set(scores):
+        different = sorted(set(names) ^ set(scores))
+        raise DataError(
+            f"{path} should have a score for each of the {len(names)} test images of {scenario.id} and no other; "
+            f"different: {', '.join(different[:_SHOWN])}{', …' if len(different) > _SHOWN else ''}"
+        )
+    return np.array([scores[name] for name in names])
+
+
+def scan(maps: MapFolder, scenario: Scenario, sizes: Sequence[tuple[int, int]], *, upsample: bool) -> NDArray[Any]:
+    """Read every map once: check its size, and return the maximum of each, float64 (n,).
+
+    Raises:
+        DataError: A map is damaged, or of another size than its image although ``upsample`` is not set.
+    """
+
+    def highest(index: int) -> float:
+        array = read_map(maps.files[index])
+        if array.shape != sizes[index] and not upsample:
+            raise DataError(
+                f"the anomaly map {maps.files[index]} has {_by(array.shape)} pixels, its image "
+                f"{scenario.test[index].path} has {_by(sizes[index])} (height × width)\n"
+                "  Pass --upsample if maps are of the whole image at the network's resolution. Maps of a crop cannot "
+                "be evaluated: their method did not look at the rest."
+            )
+        return float(array.max())
+
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        return np.array(list(pool.map(highest, range(len(maps.files)))))
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return "×".join(map(str, shape))
