@@ -118,17 +118,20 @@ class RankedDefects:
 
     def region_au_pro(self, limit: float) -> NDArray[np.float64]:
         """Return (r,) the area under each region's overlap curve up to the FPR limit, divided by the limit."""
+        from metrics import kernels
+
         first, units = self.ranking.unit_areas(limit)
-        start = int(np.searchsorted(self.threshold_of, first))
-        return self._per_region(start, units[self.threshold_of[start:] - first])
+        sums = np.zeros(self.pixels.area.size)
+        kernels.sum_by_region(self.pixels.region, self.threshold_of, units, first, sums)
+        return sums / self.pixels.area
 
     def region_overlap(self, limit: float) -> NDArray[np.float64]:
         """Return (r,) the share of each region found at the lowest threshold within the FPR limit."""
-        return self._per_region(int(np.searchsorted(self.threshold_of, self.ranking.first_within(limit))))
+        return self._share_from(int(np.searchsorted(self.threshold_of, self.ranking.first_within(limit))))
 
     def region_overlap_above(self, threshold: float) -> NDArray[np.float64]:
         """Return (r,) the share of each region whose score exceeds ``threshold``."""
-        return self._per_region(int(np.searchsorted(self.pixels.scores, threshold, side="right")))
+        return self._share_from(int(np.searchsorted(self.pixels.scores, threshold, side="right")))
 
     def punishing(self, excluded: NDArray[np.bool_]) -> "RankedDefects":
         """Return the same with the pixels of the ``excluded`` (r,) regions counted among the normal pixels."""
@@ -146,10 +149,10 @@ class RankedDefects:
             ),
         )
 
-    def _per_region(self, start: int, values: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
-        """Return for each region the sum over its pixels from ``start`` of a value (or of 1), by its area."""
+    def _share_from(self, start: int) -> NDArray[np.float64]:
+        """Return for each region the share of its pixels that come at or after ``start``."""
         area = self.pixels.area
-        return np.bincount(self.pixels.region[start:], weights=values, minlength=area.size) / area
+        return np.bincount(self.pixels.region[start:], minlength=area.size) / area
 
 
 def rank_defects(reader: MapReader, masks: Sequence[NDArray[Any] | None] | NDArray[Any], workers: int) -> RankedDefects:

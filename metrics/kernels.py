@@ -32,6 +32,35 @@ def copy_finite(source: Array, target: Array) -> bool:
 
 
 @compiled
+def key_of(bits: Any) -> Any:
+    """Return an int32 that orders as the float32 of these bits does; both signs of zero are 0."""
+    magnitude = np.int32(bits & np.int32(0x7FFFFFFF))
+    sign = np.int32(bits >> np.int32(31))
+    return np.int32(np.int32(magnitude ^ sign) - sign)
+
+
+@compiled
+def _place(bits: Any, low: Any, high: Any) -> Any:
+    """Return how far a key lies above ``low``, clipped to 0 and ``high - low``, as uint32."""
+    return np.uint32(np.int32(min(max(key_of(bits), low), high)) - low)
+
+
+@compiled
+def _bucket(place: Any, shift: Any, cells: Array) -> Any:
+    """Return the bucket of a place: that of its cell, and of the place within the cell (``BucketTable.cells``)."""
+    cell = cells[place >> shift]
+    rest = np.uint32(place & np.uint32((np.uint32(1) << shift) - np.uint32(1)))
+    return np.uint32(cell >> np.uint32(5)) + np.uint32(rest >> np.uint32(cell & np.uint32(31)))
+
+
+@compiled
+def locate(bits: Array, low: Any, high: Any, shift: Any, cells: Array, buckets: Array) -> None:
+    """Fill ``buckets`` (n,) with the bucket of each float32 whose ``bits`` (n,) int32 are given."""
+    for index in range(bits.size):
+        buckets[index] = _bucket(_place(bits[index], low, high), shift, cells)
+
+
+@compiled
 def sift(
     scores: Array, low: Any, high: Any, shift: Any, cells: Array, counters: Array, kept: Array
 ) -> tuple[int, bool]:
@@ -51,27 +80,52 @@ def sift(
     """
     count = 0
     finite = True
-    mask = np.uint32((np.uint32(1) << shift) - np.uint32(1))
     single = np.empty(2048, np.float32)
     bits = single.view(np.int32)
-    place = np.empty(2048, np.uint32)
+    places = np.empty(2048, np.uint32)
     for start in range(0, scores.size, 2048):
         size = min(2048, scores.size - start)
         finite &= copy_finite(scores[start : start + size], single)
         for index in range(size):  # vectorised, as long as it does nothing but arithmetic
-            magnitude = np.int32(bits[index] & np.int32(0x7FFFFFFF))
-            sign = np.int32(bits[index] >> np.int32(31))
-            key = np.int32(np.int32(magnitude ^ sign) - sign)
-            place[index] = np.uint32(np.int32(min(max(key, low), high)) - low)
+            places[index] = _place(bits[index], low, high)
         for index in range(size):
-            cell = cells[place[index] >> shift]
-            rest = np.uint32(np.uint32(place[index] & mask) >> np.uint32(cell & np.uint32(31)))
-            bucket = np.uint32(cell >> np.uint32(5)) + rest
+            bucket = _bucket(places[index], shift, cells)
             before = counters[bucket]
             counters[bucket] = before + 1
             kept[count] = scores[start + index]  # overwritten by the next one unless counted
             count += before < 0
     return count, finite
+
+
+@compiled
+def pack(bits: Array, groups: Array, packed: Array) -> None:
+    """Fill ``packed`` (n,) with integers that order as the float32 of these ``bits`` do, and hold the group."""
+    for index in range(bits.size):
+        packed[index] = (np.int64(key_of(bits[index])) << 32) | np.int64(groups[index])
+
+
+@compiled
+def unpack(packed: Array, bits: Array, groups: Array) -> None:
+    """Undo :func:`pack`; the sign of a zero is lost."""
+    for index in range(packed.size):
+        key = packed[index] >> 32
+        bits[index] = key if key >= 0 else -key - 2147483648
+        groups[index] = packed[index] & 0xFFFFFFFF
+
+
+@compiled
+def sum_by_region(regions: Array, threshold_of: Array, units: Array, first: int, sums: Array) -> None:
+    """Add to the sum of each pixel's region what a pixel found at its threshold adds.
+
+    Args:
+        regions: (p,) of pixels in ascending order of their score.
+        threshold_of: (p,) ascending.
+        units: From threshold ``first`` on.
+        first: Pixels found at lower thresholds add nothing.
+        sums: (r,), changed.
+    """
+    for pixel in range(np.searchsorted(threshold_of, first), regions.size):
+        sums[regions[pixel]] += units[threshold_of[pixel] - first]
 
 
 @compiled

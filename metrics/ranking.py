@@ -1,6 +1,7 @@
 """What every threshold metric is computed from: how many normals reach the score of each positive."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ class Ranking:
     above: Counts
     normals: int
 
-    @property
+    @cached_property
     def true_positives(self) -> Counts:
         """(k,) how many positives have that score or a higher one."""
         return np.cumsum(self.positives[::-1])[::-1]

@@ -75,9 +75,8 @@ def test_most_pixels_need_no_comparison_however_the_scores_are_distributed(trans
     table = buckets.make_table(thresholds, normal[::50])
     counters = table.counters()
     kept = np.empty_like(normal)
-    count, ok = kernels.sift(
-        normal, np.int32(table.low), np.int32(table.high), np.uint32(table.shift), table.cells, counters, kept
-    )
+    axis = table.axis
+    count, ok = kernels.sift(normal, axis.low, axis.high, axis.shift, axis.cells, counters, kept)
     assert ok
     assert count < 0.1 * normal.size
     assert set(thresholds.tolist()) & set(normal.tolist()) <= set(kept[:count].tolist())
