@@ -15,7 +15,7 @@ from bench.errors import DataError
 from bench.protocol import Protocol
 from methods.detector import Detector, ImageSet, Progress
 from methods.errors import MethodError
-from metrics import Defect, Subset, UpsampledMaps, evaluate_images, evaluate_pixels, evaluate_saturated
+from metrics import Defect, UpsampledMaps, evaluate_images, evaluate_loco, evaluate_pixels, loco_halves
 
 PREDICTION_BATCH = 8
 HALVES = ("structural", "logical")
@@ -143,27 +143,21 @@ def _evaluate_halves(
         len(images),
         lambda index: [Defect(region.mask, region.saturation) for region in read_defects(images[index], sizes[index])],
     )
-    names = [image.name for image in images]
-    kinds = [_kind(image) for image in images]
-    values: dict[str, float] = {}
-    undefined: dict[str, str] = {}
-    for half in HALVES:
-        chosen = [index for index, kind in enumerate(kinds) if kind in (None, half)]
-        regions = evaluate_saturated(
-            Subset(maps, chosen),
-            Subset(defects, chosen),
-            protocol.fpr_limits,
-            names=Subset(names, chosen),
-            threads=threads,
-        )
-        at_image = evaluate_images(scores[chosen], [kinds[index] is not None for index in chosen])
-        values |= {f"{half}/{name}": value for name, value in {**regions.named(), **at_image.named()}.items()}
-        undefined |= {f"{half}/{name}": why for name, why in {**regions.undefined, **at_image.undefined}.items()}
-    for name in [name.partition("/")[2] for name in values if name.startswith(HALVES[0])]:
-        values[name] = sum(values[f"{half}/{name}"] for half in HALVES) / len(HALVES)
-        reasons = [f"{half}: {undefined[f'{half}/{name}']}" for half in HALVES if f"{half}/{name}" in undefined]
-        if reasons:
-            undefined[name] = "; ".join(reasons)
+    kinds = [_kind(image) or "normal" for image in images]
+    pixels = evaluate_loco(
+        maps, defects, kinds, protocol.fpr_limits, names=[image.name for image in images], threads=threads
+    )
+    values, undefined = pixels.named(), pixels.undefined
+    halves = {
+        half: evaluate_images(scores[chosen], [kinds[index] == half for index in chosen])
+        for half, chosen in loco_halves(kinds).items()
+    }
+    for half, at_image in halves.items():
+        values |= {f"{half}/{name}": value for name, value in at_image.named().items()}
+        undefined |= {f"{half}/{name}": why for name, why in at_image.undefined.items()}
+        undefined |= {name: f"{half}: {why}" for name, why in at_image.undefined.items()}
+    for name in next(iter(halves.values())).named():
+        values[name] = sum(values[f"{half}/{name}"] for half in halves) / len(halves)
     return _scores(values, undefined)
 
 

@@ -33,10 +33,10 @@ class Defect:
 def saturation_pixels(area: int, threshold: float, *, relative: bool) -> int:
     """Return a saturation in pixels from its definition in a ``defects_config`` of MVTec LOCO.
 
-    A relative threshold is a share of the defect's area, truncated to whole pixels; one pixel is the least, where
-    the official evaluation divides by zero.
+    A relative threshold is a share of the defect's area. Both kinds are truncated to whole pixels; one pixel is the
+    least, where the official evaluation divides by zero.
     """
-    return max(1, int(threshold * area)) if relative else int(threshold)
+    return max(1, int(threshold * area if relative else threshold))
 
 
 @dataclass(frozen=True)
@@ -199,10 +199,10 @@ class LocoMetrics:
         return {limit: (value + self.logical.au_spro[limit]) / 2 for limit, value in self.structural.au_spro.items()}
 
     def named(self) -> dict[str, float]:
-        """Return all values under their names in records and tables, the halves with a suffix."""
+        """Return all values under their names in records and tables (``structural/au_spro@0.05`` …)."""
         values = {f"au_spro@{limit}": value for limit, value in self.au_spro.items()}
-        values |= {f"{name}_structural": value for name, value in self.structural.named().items()}
-        return values | {f"{name}_logical": value for name, value in self.logical.named().items()}
+        values |= {f"structural/{name}": value for name, value in self.structural.named().items()}
+        return values | {f"logical/{name}": value for name, value in self.logical.named().items()}
 
     @property
     def undefined(self) -> dict[str, str]:
@@ -210,7 +210,8 @@ class LocoMetrics:
         reasons: dict[str, str] = {}
         for half, metrics in (("structural", self.structural), ("logical", self.logical)):
             for name, reason in metrics.undefined.items():
-                reasons[f"{name}_{half}"] = reasons[name] = f"{half} half: {reason}"
+                reasons[f"{half}/{name}"] = reason
+                reasons[name] = f"{half}: {reason}"
         return reasons
 
 

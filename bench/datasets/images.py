@@ -27,6 +27,7 @@ from PIL import Image
 from bench.datasets.cache import Cache, replace_atomically, usable_cores
 from bench.datasets.scenario import DEFECTS_CONFIG, TestImage, expected_mask
 from bench.errors import DataError
+from metrics import saturation_pixels
 
 __all__ = [
     "Cache",
@@ -188,8 +189,7 @@ def read_defects(image: TestImage, size: tuple[int, int]) -> list[RegionWithSatu
         mask = levels > 0
         area = int(mask.sum())
         threshold, relative = rules[values[0]]
-        saturation = int(threshold * area) if relative else min(int(threshold), area)
-        regions.append(RegionWithSaturation(mask, max(1, saturation)))
+        regions.append(RegionWithSaturation(mask, min(saturation_pixels(area, threshold, relative=relative), area)))
     return regions
 
 

@@ -84,7 +84,7 @@ def test_loco_halves_have_their_own_normals():
         alone = metrics.evaluate_saturated(maps[keep], [defects[i] for i in keep], (0.05, 1.0))
         assert getattr(result, half).au_spro == alone.au_spro
     assert result.au_spro[0.05] == (result.structural.au_spro[0.05] + result.logical.au_spro[0.05]) / 2
-    assert result.named()["au_spro@0.05_logical"] == result.logical.au_spro[0.05]
+    assert result.named()["logical/au_spro@0.05"] == result.logical.au_spro[0.05]
 
 
 def test_a_missing_half_leaves_the_mean_undefined():
@@ -92,7 +92,7 @@ def test_a_missing_half_leaves_the_mean_undefined():
     result = metrics.evaluate_loco(maps, [[], [Defect(np.eye(4), 2)]], ["normal", "logical"])
     assert math.isnan(result.au_spro[0.05])
     assert not math.isnan(result.logical.au_spro[0.05])
-    assert set(result.undefined) == {"au_spro@0.05", "au_spro@0.05_structural"}
+    assert set(result.undefined) == {"au_spro@0.05", "structural/au_spro@0.05"}
 
 
 def test_loco_names_the_image_by_its_place_in_the_whole_set():
