@@ -1,0 +1,73 @@
+"""Records as pandas tables, for analyses that no report makes."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from results.record import Record
+from results.store import RunStore
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_CELL = ("method", "title", "collection", "scenario", "seed", "train_scale")
+
+
+def metrics_frame(*runs: Path | str) -> "pd.DataFrame":
+    """Every metric of every cell that worked: a row each.
+
+    Columns: method, title, collection, scenario, seed, train_scale, metric, value (NaN where undefined), undefined
+    (the reason, else ``None``), key. Values are fractions.
+
+    Args:
+        runs: Run folders.
+
+    Raises:
+        ResultError: A record cannot be read.
+    """
+    rows = [
+        (*_cell(record), metric, value, record.undefined.get(metric), record.key)
+        for record in _records(runs)
+        for metric, value in record.metrics.items()
+    ]
+    return _frame(rows, (*_CELL, "metric", "value", "undefined", "key"), "value")
+
+
+def images_frame(*runs: Path | str) -> "pd.DataFrame":
+    """The score of every test image of every cell that worked: a row each.
+
+    Columns: method, title, collection, scenario, seed, train_scale, image, defect, anomalous, score, key.
+
+    Args:
+        runs: Run folders.
+
+    Raises:
+        ResultError: A record cannot be read.
+    """
+    rows = [
+        (*_cell(record), image.name, image.defect, image.anomalous, image.score, record.key)
+        for record in _records(runs)
+        for image in record.images
+    ]
+    return _frame(rows, (*_CELL, "image", "defect", "anomalous", "score", "key"), "score")
+
+
+def _records(runs: Iterable[Path | str]) -> Iterable[Record]:
+    return (record for run in runs for record in RunStore(Path(run)).records() if record.status == "ok")
+
+
+def _cell(record: Record) -> tuple[object, ...]:
+    return (
+        record.method,
+        record.title,
+        record.collection.name,
+        record.scenario,
+        record.seed,
+        record.train_scale,
+    )
+
+
+def _frame(rows: list[tuple[object, ...]], columns: tuple[str, ...], number: str) -> "pd.DataFrame":
+    import pandas as pd
+
+    return pd.DataFrame(rows, columns=list(columns)).astype({number: "float64"})
