@@ -38,7 +38,7 @@ from results.record import Data, Failure, MapsSource, Record
 from results.store import RunStore
 
 ELSEWHERE = "anomaly maps computed elsewhere"
-_OUTCOME = {"status", "metrics", "undefined", "images", "maps", "failure", "timings"}
+_OUTCOME = {"status", "metrics", "undefined", "notes", "images", "maps", "failure", "timings"}
 """Fields of a kept record that an evaluation of its maps makes anew."""
 
 
@@ -251,6 +251,7 @@ def _record(task: _Task, store: RunStore, definitions: bool) -> Record:
             "maps": given.source,
             "metrics": scores.metrics,
             "undefined": scores.undefined,
+            "notes": scores.notes,
             "images": images,
         }
         examples = make_examples(scenario, images, sizes, given.maps)

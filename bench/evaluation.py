@@ -15,7 +15,7 @@ from bench.errors import DataError
 from bench.protocol import Protocol
 from methods.detector import Detector, ImageSet, Progress
 from methods.errors import MethodError
-from metrics import Defect, UpsampledMaps, evaluate_images, evaluate_loco, evaluate_pixels, loco_halves
+from metrics import UpsampledMaps, evaluate_images, evaluate_loco, evaluate_pixels, loco_halves
 
 PREDICTION_BATCH = 8
 HALVES = ("structural", "logical")
@@ -39,10 +39,17 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Scores:
-    """Metrics by name; a value that is not defined is ``None`` and has its reason in ``undefined``."""
+    """What the maps are worth.
+
+    Attributes:
+        metrics: By name; a value that is not defined is ``None``.
+        undefined: By name, the reason.
+        notes: What had to be corrected in the ground truth, by image.
+    """
 
     metrics: dict[str, float | None]
     undefined: dict[str, str]
+    notes: tuple[str, ...]
 
 
 def check_ground_truth(images: Sequence[TestImage], sizes: Sequence[tuple[int, int]], *, saturated: bool) -> None:
@@ -127,7 +134,8 @@ def evaluate(
         for name, value in {**pixels.named(), **at_image.named()}.items()
         if not name.startswith(("au_pro_q", "size_robustness")) or name.endswith(f"@{protocol.quartile_fpr_limit}")
     }
-    return _scores(wanted, {**pixels.undefined, **at_image.undefined})
+    notes = tuple(_nothing_marked(names[index]) for index in pixels.empty_masks)
+    return _scores(wanted, {**pixels.undefined, **at_image.undefined}, notes)
 
 
 def _evaluate_halves(
@@ -139,10 +147,7 @@ def _evaluate_halves(
     threads: int,
 ) -> Scores:
     """Score structural and logical anomalies apart, each with all normal images, and average."""
-    defects = OnDemand(
-        len(images),
-        lambda index: [Defect(region.mask, region.saturation) for region in read_defects(images[index], sizes[index])],
-    )
+    defects = OnDemand(len(images), lambda index: read_defects(images[index], sizes[index]))
     kinds = [_kind(image) or "normal" for image in images]
     pixels = evaluate_loco(
         maps, defects, kinds, protocol.fpr_limits, names=[image.name for image in images], threads=threads
@@ -158,7 +163,9 @@ def _evaluate_halves(
         undefined |= {name: f"{half}: {why}" for name, why in at_image.undefined.items()}
     for name in next(iter(halves.values())).named():
         values[name] = sum(values[f"{half}/{name}"] for half in halves) / len(halves)
-    return _scores(values, undefined)
+    marked = {*pixels.structural.image.tolist(), *pixels.logical.image.tolist()}
+    empty = [image.name for index, image in enumerate(images) if image.anomalous and index not in marked]
+    return _scores(values, undefined, (*map(_nothing_marked, empty), *pixels.notes))
 
 
 def _kind(image: TestImage) -> str | None:
@@ -173,8 +180,12 @@ def _kind(image: TestImage) -> str | None:
     )
 
 
-def _scores(values: dict[str, float], undefined: dict[str, str]) -> Scores:
-    return Scores({name: None if math.isnan(value) else value for name, value in values.items()}, undefined)
+def _nothing_marked(name: str) -> str:
+    return f"{name}: anomalous, but its ground truth marks no pixel"
+
+
+def _scores(values: dict[str, float], undefined: dict[str, str], notes: tuple[str, ...]) -> Scores:
+    return Scores({name: None if math.isnan(value) else value for name, value in values.items()}, undefined, notes)
 
 
 class OnDemand(Sequence[Item]):

@@ -53,6 +53,7 @@ def store_outcome(
             data=outcome.data,
             metrics=outcome.scores.metrics,
             undefined=outcome.scores.undefined,
+            notes=outcome.scores.notes,
             images=outcome.images,
             timings=outcome.timings,
         )

@@ -33,15 +33,16 @@ class MapReader:
 
     def subset(self, positions: Sequence[int]) -> "MapReader":
         """Return a reader of the images at these positions; messages keep their numbers and names."""
-        numbers = [self._number(position) for position in positions]
+        numbers = [self.number(position) for position in positions]
         return MapReader(Subset(self.maps, positions), self.names, numbers)
 
     def label(self, index: int) -> str:
         """Return how messages call image ``index``."""
-        number = self._number(index)
+        number = self.number(index)
         return f"image {number}" if self.names is None else f"image {number} ({self.names[number]})"
 
-    def _number(self, index: int) -> int:
+    def number(self, index: int) -> int:
+        """Return the place of image ``index`` in the whole set."""
         return index if self.numbers is None else self.numbers[index]
 
     def read(self, index: int, shape: tuple[int, ...] | None = None) -> FloatArray:

@@ -23,7 +23,8 @@ class Defect:
 
     Attributes:
         mask: (height, width), nonzero where the defect may be.
-        saturation: how many of these pixels have to be found, at least 1, for the defect to count as found.
+        saturation: how many of these pixels have to be found for the defect to count as found; fewer than 1 are
+            taken as 1, more than the area as the area.
     """
 
     mask: NDArray[Any]
@@ -33,10 +34,10 @@ class Defect:
 def saturation_pixels(area: int, threshold: float, *, relative: bool) -> int:
     """Return a saturation in pixels from its definition in a ``defects_config`` of MVTec LOCO.
 
-    A relative threshold is a share of the defect's area. Both kinds are truncated to whole pixels; one pixel is the
-    least, where the official evaluation divides by zero.
+    A relative threshold is a share of the defect's area. Both kinds are truncated to whole pixels, for tiny defects
+    to none: the official evaluation then divides by zero, ``evaluate_saturated`` takes one pixel and notes it.
     """
-    return max(1, int(threshold * area if relative else threshold))
+    return int(threshold * area if relative else threshold)
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class SaturatedMetrics:
 
     Attributes:
         au_spro: area under the saturated per-region overlap curve up to each FPR limit, divided by the limit.
-        image: (d,) the image of each defect.
+        image: (d,) the image of each defect; of one half of LOCO too its place among all images.
         area: (d,) its pixels.
         saturation: (d,) how many of them have to be found, after the corrections in ``notes``.
         contribution: for each FPR limit (d,) the defect's own value; AU-sPRO is their mean.
@@ -144,7 +145,7 @@ def _evaluate(
         contribution[limit] = sums / saturation
     metrics = SaturatedMetrics(
         au_spro={limit: NAN if reason else float(np.mean(contribution[limit])) for limit in limits},
-        image=np.array([index for index in sorted(found) for _ in found[index].counted], np.int64),
+        image=np.array([reader.number(index) for index in sorted(found) for _ in found[index].counted], np.int64),
         area=np.array([area for image in images for area in image.areas], np.int64),
         saturation=saturation,
         contribution=contribution,
@@ -166,7 +167,7 @@ def _gather(reader: MapReader, index: int, defects: Sequence[Defect]) -> _ImageD
         if mask.shape != shape:
             raise MetricError(f"{label}: the mask has shape {mask.shape}, that of the first defect {shape}")
         if defect.saturation != int(defect.saturation) or defect.saturation < 0:
-            raise MetricError(f"{label}: saturation must be a number of pixels, at least 1, is {defect.saturation}")
+            raise MetricError(f"{label}: saturation must be a number of pixels, is {defect.saturation}")
         anywhere |= mask
         pixels = scores[mask]
         if pixels.size == 0:
@@ -203,6 +204,11 @@ class LocoMetrics:
         values = {f"au_spro@{limit}": value for limit, value in self.au_spro.items()}
         values |= {f"structural/{name}": value for name, value in self.structural.named().items()}
         return values | {f"logical/{name}": value for name, value in self.logical.named().items()}
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What had to be corrected in either half."""
+        return (*self.structural.notes, *self.logical.notes)
 
     @property
     def undefined(self) -> dict[str, str]:

@@ -9,6 +9,7 @@ from reports.variants import Variant
 from results.record import Environment, Record, Weights
 
 _HASH_LENGTH = 12
+_SHOWN_NOTES = 5
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,23 @@ def _data(selection: Selection) -> Description:
                 f"{data.fingerprint[:_HASH_LENGTH]}{note}",
             )
         )
-    return Description("Data", tuple(items))
+    return Description("Data", (*items, *_corrections(selection)))
+
+
+def _corrections(selection: Selection) -> list[Item]:
+    """What the evaluation had to correct in the ground truth of each scenario; the same for every method."""
+    notes: dict[str, dict[str, None]] = {}
+    for cell in selection.cells:
+        name = f"{cell.record.collection.title}, {cell.record.scenario}, ground truth"
+        notes.setdefault(name, {}).update(dict.fromkeys(cell.record.notes))
+    items = []
+    for name, own in notes.items():
+        shown = [
+            *list(own)[:_SHOWN_NOTES],
+            *([f"and {len(own) - _SHOWN_NOTES} more"] if len(own) > _SHOWN_NOTES else []),
+        ]
+        items += [Item(name, "; ".join(shown))] if own else []
+    return items
 
 
 def _environments(selection: Selection) -> Description:

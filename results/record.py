@@ -142,6 +142,7 @@ class Record(_Strict):
             ``logical/``. ``None`` is undefined and has its reason in ``undefined``.
         undefined: Metric name to the reason why it has no value.
         images: Per-image scores; empty for a failed cell.
+        notes: What the evaluation had to correct in the ground truth, one phrase per image or defect.
         maps: Where the anomaly maps came from; ``None`` if from this cell.
         command: The command line that made it.
     """
@@ -168,6 +169,7 @@ class Record(_Strict):
     metrics: dict[str, float | None] = Field(default_factory=dict)
     undefined: dict[str, str] = Field(default_factory=dict)
     images: list[ImageResult] = Field(default_factory=list)
+    notes: list[str] = Field(default_factory=list)
     maps: MapsSource | None = None
     timings: Timings | None = None
     failure: Failure | None = None

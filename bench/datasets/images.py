@@ -27,12 +27,11 @@ from PIL import Image
 from bench.datasets.cache import Cache, replace_atomically, usable_cores
 from bench.datasets.scenario import DEFECTS_CONFIG, TestImage, expected_mask
 from bench.errors import DataError
-from metrics import saturation_pixels
+from metrics import Defect, saturation_pixels
 
 __all__ = [
     "Cache",
     "DecodedImages",
-    "RegionWithSaturation",
     "decode_images",
     "image_size",
     "read_defects",
@@ -61,19 +60,6 @@ class DecodedImages:
 
     pixels: torch.Tensor
     sizes: tuple[tuple[int, int], ...]
-
-
-@dataclass(frozen=True)
-class RegionWithSaturation:
-    """One defect region in LOCO form.
-
-    Attributes:
-        mask: bool array (height, width) of the original image's size.
-        saturation: How many pixels of it a detector must find for full credit, 1 to the region's area.
-    """
-
-    mask: NDArray[np.bool_]
-    saturation: int
 
 
 def decode_images(
@@ -154,18 +140,18 @@ def read_mask(image: TestImage, size: tuple[int, int]) -> NDArray[np.bool_] | No
     return mask
 
 
-def read_defects(image: TestImage, size: tuple[int, int]) -> list[RegionWithSaturation]:
+def read_defects(image: TestImage, size: tuple[int, int]) -> list[Defect]:
     """Read the defect regions of a test image in LOCO form; they may overlap.
 
-    A relative saturation threshold is a share of the region's area, rounded down but at least one pixel (the official
-    evaluation divides by zero there); an absolute one is clipped to the area.
+    Saturations are as declared: one of no pixel, or of more than the region has, is for the evaluation to correct and
+    to report.
 
     Args:
         image: The test image.
         size: Height and width of the image on disk.
 
     Returns:
-        One region per ground truth file that marks any pixel; empty for a normal image.
+        One defect per ground truth file that marks any pixel; empty for a normal image.
 
     Raises:
         DataError: The ground truth of an anomalous image is missing, damaged or of another size, or its pixel value
@@ -187,9 +173,8 @@ def read_defects(image: TestImage, size: tuple[int, int]) -> list[RegionWithSatu
                 f"({_listed(sorted(rules))})"
             )
         mask = levels > 0
-        area = int(mask.sum())
         threshold, relative = rules[values[0]]
-        regions.append(RegionWithSaturation(mask, min(saturation_pixels(area, threshold, relative=relative), area)))
+        regions.append(Defect(mask, saturation_pixels(int(mask.sum()), threshold, relative=relative)))
     return regions
 
 

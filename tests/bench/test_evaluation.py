@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cli_support import write_scenario
 from PIL import Image
 
 from bench.datasets.cache import Cache
@@ -22,10 +23,10 @@ def write(path: Path, pixels: np.ndarray) -> None:
     Image.fromarray(pixels).save(path)
 
 
-def loco(folder: Path, defects: tuple[str, ...]) -> Scenario:
+def loco(folder: Path, defects: tuple[str, ...], saturation: int = 8) -> Scenario:
     """Two normal images and two of each defect, whose region is 4×4 pixels of which 8 are to be found."""
     folder.mkdir(parents=True)
-    rule = {"defect_name": "any", "pixel_value": 255, "saturation_threshold": 8, "relative_saturation": False}
+    rule = {"defect_name": "any", "pixel_value": 255, "saturation_threshold": saturation, "relative_saturation": False}
     (folder / "defects_config.json").write_text(json.dumps([rule]))
     mask = np.zeros(SIZE, np.uint8)
     mask[4:8, 4:8] = 255
@@ -80,3 +81,26 @@ def test_anomalies_that_are_neither_are_refused(tmp_path: Path) -> None:
     scenario = loco(tmp_path / "loco/box", ("dent",))
     with pytest.raises(DataError, match="neither structural nor logical"):
         check_ground_truth(scenario.test, [SIZE] * len(scenario.test), saturated=True)
+
+
+def test_what_is_corrected_in_the_ground_truth_is_noted(tmp_path: Path) -> None:
+    scenario = loco(tmp_path / "loco/box", ("structural_anomalies", "logical_anomalies"), saturation=400)
+    write(tmp_path / "loco/box/ground_truth/logical_anomalies/1/000.png", np.zeros(SIZE, np.uint8))
+    sizes = [SIZE] * len(scenario.test)
+    scores = evaluate(predictions(scenario), scenario.test, sizes, PROTOCOL, saturated=True, threads=1)
+    assert scores.notes[0] == "test/logical_anomalies/1: anomalous, but its ground truth marks no pixel"
+    assert len(scores.notes) == 4
+    assert all("saturation 400 taken as 16" in note for note in scores.notes[1:])
+
+
+def test_an_empty_mask_is_noted_and_its_image_stays_anomalous(tmp_path: Path) -> None:
+    write_scenario(tmp_path / "parts/bolt")
+    write(tmp_path / "parts/bolt/ground_truth/dent/001_mask.png", np.zeros((40, 48), np.uint8))
+    folder = tmp_path / "parts/bolt"
+    scenario = read_scenario(folder, collection_of(folder.parent), Cache(folder, enabled=False))
+    maps = [np.random.default_rng(index).random((8, 8), np.float32) for index in range(len(scenario.test))]
+    image_scores = np.array([float(image.anomalous) for image in scenario.test])
+    sizes = [(40, 48)] * len(maps)
+    scores = evaluate(Predictions(maps, image_scores), scenario.test, sizes, PROTOCOL, saturated=False, threads=1)
+    assert scores.notes == ("test/dent/001: anomalous, but its ground truth marks no pixel",)
+    assert scores.metrics["image_au_roc"] == 1.0

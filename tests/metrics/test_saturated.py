@@ -68,9 +68,9 @@ def test_undefined_is_nan_with_a_reason():
     assert result.undefined == {"au_spro@0.05": "every pixel is a defect pixel"}
 
 
-def test_relative_saturation_is_truncated_but_at_least_one_pixel():
+def test_relative_saturation_is_truncated():
     assert metrics.saturation_pixels(199, 0.5, relative=True) == 99
-    assert metrics.saturation_pixels(3, 0.1, relative=True) == 1
+    assert metrics.saturation_pixels(3, 0.1, relative=True) == 0
     assert metrics.saturation_pixels(3, 400, relative=False) == 400
 
 

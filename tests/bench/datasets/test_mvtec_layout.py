@@ -165,15 +165,15 @@ def test_reads_loco_form(root, cache):
     assert (image.name, len(image.masks)) == ("test/logical_anomalies/000", 2)
     large, small = read_defects(image, (20, 30))
     assert (large.mask.sum(), large.saturation) == (100, 40)
-    assert (small.mask.sum(), small.saturation) == (15, 1)  # int(0.05 * 15) is 0
+    assert (small.mask.sum(), small.saturation) == (15, 0)  # int(0.05 * 15)
     np.testing.assert_array_equal(read_mask(image, (20, 30)), large.mask | small.mask)
     assert read_defects(scenario.test[0], (20, 30)) == []
 
 
-def test_absolute_saturation_is_clipped_to_the_area(root, cache):
+def test_saturation_is_read_as_declared(root, cache):
     config = [LOCO_CONFIG[0] | {"saturation_threshold": 4000}, LOCO_CONFIG[1] | {"saturation_threshold": 1.0}]
     loco(root / "a/x", config)
-    assert [region.saturation for region in read_defects(only(root, cache).test[-1], (20, 30))] == [100, 15]
+    assert [region.saturation for region in read_defects(only(root, cache).test[-1], (20, 30))] == [4000, 15]
 
 
 def test_an_unknown_pixel_value_is_refused(root, cache):
