@@ -122,7 +122,8 @@ def evaluate_maps(options: EvaluationOptions, console: Console) -> int:
     records = []
     with locked(out):
         for number, task in enumerate(tasks, start=1):
-            record = _record(task, store, options.definitions)
+            with console.status(f"evaluating {escape(task.scenario.id)}"):
+                record = _record(task, store, options.definitions)
             records.append(record)
             console.print(f"{outcome_line(record)} [{number} of {len(tasks)}]", highlight=False, soft_wrap=True)
         return report_records(records, store, "mend what they name and run the same command again", console)

@@ -13,7 +13,7 @@ _DEEP = 16
 _MATH = {
     "\\": r"\backslash", "{": r"\{", "}": r"\}", "<": "<", ">": ">", "|": "|", "±": r"\pm", "×": r"\times",
     "†": r"\dagger", "·": r"\cdot", "→": r"\rightarrow", "≤": r"\leq", "≥": r"\geq", "σ": r"\sigma", "µ": r"\mu",
-    "μ": r"\mu", "°": r"^\circ", "²": "^2", "³": "^3",
+    "μ": r"\mu", "°": r"^\circ", "²": "^2", "³": "^3", "−": "-",
 }  # fmt: skip
 _SYMBOLS = {
     **{symbol: f"${command}$" for symbol, command in _MATH.items()},

@@ -24,7 +24,7 @@ def write(path: Path, pixels: np.ndarray) -> None:
 
 
 def loco(folder: Path, defects: tuple[str, ...], saturation: int = 8) -> Scenario:
-    """Two normal images and two of each defect, whose region is 4×4 pixels of which 8 are to be found."""
+    """Two normal images and two of each defect, whose region is 4×4 pixels of which ``saturation`` are to be found."""
     folder.mkdir(parents=True)
     rule = {"defect_name": "any", "pixel_value": 255, "saturation_threshold": saturation, "relative_saturation": False}
     (folder / "defects_config.json").write_text(json.dumps([rule]))

@@ -3,6 +3,7 @@ from record_factory import DEMO, DEMO_NOTE, MVTEC, fail, make_record, write_run
 from reports.definitions import WARNING, definitions_table, gather_definitions
 from reports.figures.definitions import draw_definitions
 from reports.figures.style import encode
+from reports.latex import render_table
 from reports.report import make_report
 from reports.selection import read_runs
 from results.definitions import DefinitionValue, write_definitions
@@ -50,6 +51,7 @@ def test_values_are_means_and_differences_from_the_exact_one(tmp_path):
     assert "mean over 1 scenario and 1 seed or 2 scenarios and 1 seed" in notes[1]
     assert "how bins; source: a" in notes
     assert not any(field.best for row in table.rows for field in row)
+    assert "($-$4.8)" in render_table(table)
 
 
 def test_only_complete_seeds_are_averaged(tmp_path):
