@@ -98,7 +98,7 @@ def measure(cell: Cell, slot: Slot, cache: Cache, report: Report, *, keep_maps: 
     return Measurement(
         scores=scores,
         images=images,
-        data=_data(scenario, train, validation),
+        data=data_of(scenario, len(train), len(validation)),
         timings=Timings(**clock.seconds),
         training_steps=detector.training_steps,
         losses=thin(detector.losses),
@@ -169,12 +169,13 @@ def image_results(scenario: Scenario, scores: NDArray[np.float64]) -> list[Image
     ]
 
 
-def _data(scenario: Scenario, train: ImageSet, validation: ImageSet) -> Data:
+def data_of(scenario: Scenario, train: int | None, validation: int | None) -> Data:
+    """The scenario's images as a record describes them, with how many a method was fitted and calibrated on."""
     anomalous = sum(image.anomalous for image in scenario.test)
     return Data(
         fingerprint=scenario.fingerprint,
-        train=len(train),
-        validation=len(validation),
+        train=train,
+        validation=validation,
         test_normal=len(scenario.test) - anomalous,
         test_anomalous=anomalous,
         note=scenario.note,

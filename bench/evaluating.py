@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.markup import escape
 
-from bench.cell import image_results, make_examples
+from bench.cell import data_of, image_results, make_examples
 from bench.code_version import code_version
 from bench.datasets import select_scenarios
 from bench.datasets.cache import Cache, default_cache_directory
@@ -34,7 +34,7 @@ from metrics import UpsampledMaps
 from metrics.definitions import evaluate_definitions
 from results.arrays import MAPS_FILE, Example, read_maps, write_examples
 from results.definitions import DefinitionValue, write_definitions
-from results.record import Data, Failure, MapsSource, Record
+from results.record import Failure, MapsSource, Record
 from results.store import RunStore
 
 ELSEWHERE = "anomaly maps computed elsewhere"
@@ -192,7 +192,7 @@ def _folder_loader(
 
 def _kept_by_run(options: EvaluationOptions, cache: Cache) -> Iterator[_Task]:
     """Tasks for the cells of a run that kept their maps."""
-    for given, flag in ((options.name, "--name"), (options.source, "--source")):
+    for given, flag in ((options.name, "--name"), (options.source, "--source"), (options.upsample, "--upsample")):
         if given:
             raise UsageError(f"{flag} is for maps from elsewhere: the cells of the run {options.maps} have their own")
     store = RunStore(options.maps)
@@ -200,12 +200,15 @@ def _kept_by_run(options: EvaluationOptions, cache: Cache) -> Iterator[_Task]:
     if not any((store.cell_directory(record) / MAPS_FILE).is_file() for record in records):
         raise UsageError(f"no cell of {options.maps} has kept its maps\n  Run it again with bench run --keep-maps.")
     root = options.data_root or default_data_root()
-    wanted = None if options.datasets in (None, "all") else select_scenarios(options.datasets or "", root, cache)
+    names = {record.key: f"{record.collection.name}/{record.scenario}" for record in records}
+    if options.datasets is not None:
+        wanted = {scenario.id for scenario in select_scenarios(options.datasets, root, cache)}
+        records = [record for record in records if names[record.key] in wanted]
+        if not records:
+            raise UsageError(f"no cell of {options.maps} is of {options.datasets}: it has {', '.join(names.values())}")
     scenarios: dict[str, Scenario] = {}
     for record in records:
-        name = f"{record.collection.name}/{record.scenario}"
-        if wanted is not None and name not in [scenario.id for scenario in wanted]:
-            continue
+        name = names[record.key]
         if name not in scenarios:
             scenarios[name] = select_scenarios(name, root, cache)[0]
         about = {field: value for field, value in record if field not in _OUTCOME}
@@ -248,7 +251,7 @@ def _record(task: _Task, store: RunStore, definitions: bool) -> Record:
         outcome = {
             "key": _key(task, given),
             "status": "ok",
-            "data": task.about.get("data") or _data(scenario),
+            "data": task.about.get("data") or data_of(scenario, train=None, validation=None),
             "maps": given.source,
             "metrics": scores.metrics,
             "undefined": scores.undefined,
@@ -300,18 +303,6 @@ def _key(task: _Task, given: _Given | None) -> str:
             "code": code_version(),
         }
     return hashlib.sha256(json.dumps(determines, sort_keys=True).encode()).hexdigest()
-
-
-def _data(scenario: Scenario) -> Data:
-    anomalous = sum(image.anomalous for image in scenario.test)
-    return Data(
-        fingerprint=scenario.fingerprint,
-        train=None,
-        validation=None,
-        test_normal=len(scenario.test) - anomalous,
-        test_anomalous=anomalous,
-        note=scenario.note,
-    )
 
 
 def _definitions(given: _Given, scenario: Scenario, sizes: Sequence[tuple[int, int]]) -> list[DefinitionValue]:

@@ -269,6 +269,7 @@ def test_maps_at_the_networks_resolution_are_upsampled_on_request(
         ({"maps": "empty", "name": "m"}, "has no maps of parts/bolt, parts/nut"),
         ({"maps": "run", "name": "m"}, "--name is for maps from elsewhere"),
         ({"maps": "run", "out": "run"}, "holds the maps: choose another folder"),
+        ({"maps": "run", "datasets": "demo/brick"}, "no cell of .* is of demo/brick: it has .*parts/nut"),
     ],
 )
 def test_commands_that_make_no_sense(
