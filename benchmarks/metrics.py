@@ -26,6 +26,8 @@ from numpy.typing import NDArray
 # This file is called like the package that it measures, and its own folder would be searched first.
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from methods.torchvision_import import import_torchvision  # noqa: E402
+
 Maps = NDArray[np.float32]
 Masks = NDArray[np.bool_]
 Values = dict[str, float]
@@ -156,6 +158,7 @@ def argsort_exact(maps: Maps, masks: Masks) -> Values:
 
 
 def anomalib(maps: Maps, masks: Masks) -> Values:
+    import_torchvision()
     import torch
     from anomalib.metrics.aupro import _AUPRO
 
@@ -175,6 +178,7 @@ def adeval(maps: Maps, masks: Masks) -> Values:
 
 
 def torchmetrics(maps: Maps, masks: Masks) -> Values:
+    import_torchvision()
     import torch
     from torchmetrics.functional.classification import binary_auroc, binary_average_precision
 
