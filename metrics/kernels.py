@@ -10,7 +10,10 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from metrics.buckets import FINE_BITS
+
 Array = NDArray[Any]
+FINE_MASK = (1 << FINE_BITS) - 1
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -47,10 +50,10 @@ def _place(bits: Any, low: Any, high: Any) -> Any:
 
 @compiled
 def _bucket(place: Any, shift: Any, cells: Array) -> Any:
-    """Return the bucket of a place: that of its cell, and of the place within the cell (``BucketTable.cells``)."""
+    """Return the bucket of a place: that of its cell, and of the place within the cell (``Axis.cells``)."""
     cell = cells[place >> shift]
     rest = np.uint32(place & np.uint32((np.uint32(1) << shift) - np.uint32(1)))
-    return np.uint32(cell >> np.uint32(5)) + np.uint32(rest >> np.uint32(cell & np.uint32(31)))
+    return np.uint32(cell >> np.uint32(FINE_BITS)) + np.uint32(rest >> np.uint32(cell & np.uint32(FINE_MASK)))
 
 
 @compiled
@@ -68,10 +71,10 @@ def sift(
 
     Args:
         scores: (n,) of any float type.
-        low: ``BucketTable.low``, as int32.
-        high: ``BucketTable.high``, as int32.
-        shift: ``BucketTable.shift``, as uint32.
-        cells: ``BucketTable.cells``.
+        low: ``Axis.low``, as int32.
+        high: ``Axis.high``, as int32.
+        shift: ``Axis.shift``, as uint32.
+        cells: ``Axis.cells``.
         counters: (buckets,) int32, changed.
         kept: (n,) at least; its front is filled.
 
