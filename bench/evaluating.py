@@ -175,8 +175,8 @@ def _folder_loader(
         maps = find_maps(scenario, folder)
         if maps.ignored:
             console.print(
-                f"[yellow]ignored in {escape(str(folder))}:[/] {len(maps.ignored)} of the map files, which belong to no "
-                f"test image, such as {escape(str(maps.ignored[0]))}",
+                f"[yellow]ignored in {escape(str(folder))}:[/] {len(maps.ignored)} of the map files, which belong to "
+                f"no test image, such as {escape(str(maps.ignored[0]))}",
                 highlight=False,
                 soft_wrap=True,
             )
