@@ -14,6 +14,7 @@ from bench.datasets.cache import Cache, default_cache_directory
 from bench.datasets.photographs import PhotographFolder
 from bench.devices import choose_slots
 from bench.errors import UsageError
+from bench.memory import keep_freed_memory
 from bench.plan import weights_folder
 from methods.distillation import DistillationConfig, distill
 
@@ -36,6 +37,7 @@ def distill_teacher(
         UsageError: An option has a value it does not take, or the device or the output folder does not exist.
         MethodError: The backbone's weights are missing, or a checkpoint beside ``out`` has other options.
     """
+    keep_freed_memory()
     config = _config(options)
     if not out.absolute().parent.is_dir():
         raise UsageError(f"the folder of --out {out} does not exist; make it first")

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from bench.devices import Slot
+from bench.memory import keep_freed_memory
 
 if TYPE_CHECKING:  # they load torch, which a starting worker must not do before it has set its threads
     from bench.cell import Measurement
@@ -232,24 +233,10 @@ def _prepare(slot: Slot, log: Path) -> None:
     sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)
     faulthandler.enable(sys.stderr)
 
-    _keep_freed_memory()
+    keep_freed_memory()
     import torch
 
     torch.set_num_threads(slot.threads)
-
-
-def _keep_freed_memory() -> None:
-    """Let glibc reuse large blocks instead of returning each to the system and faulting it in again, page by page.
-
-    A training step allocates the same hundreds of megabytes as the one before it.
-    """
-    import ctypes
-
-    trim_threshold, mmap_max = -1, -4  # malloc.h
-    with suppress(OSError, AttributeError):  # another C library
-        libc = ctypes.CDLL(None)
-        libc.mallopt(mmap_max, 0)
-        libc.mallopt(trim_threshold, 2**31 - 1)
 
 
 def _end_with(parent: BaseProcess) -> None:

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +16,7 @@ from methods.backbones import Backbone, backbone_identity
 from methods.detector import ImageSet, ImageSource
 from methods.errors import MethodError
 from methods.patch_features import PatchFeatures
-from methods.pdn import TEACHER_CHANNELS, Size, normalise, patch_description_network
+from methods.pdn import TEACHER_CHANNELS, Size, normalise, patch_description_network, training_features
 
 BACKBONE_SIZE = (512, 512)
 TEACHER_SIZE = (256, 256)
@@ -120,7 +120,7 @@ def distill(
         optimizer.param_groups[0]["lr"] = config.learning_rate_at(step)
         images = normalise(_grayscale(photos[chosen], gray).to(device)).to(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            features = teacher(images)
+            features = teacher[-1](training_features(teacher, images, padding=True))
         loss = (target(chosen, gray) - features.float()).square().mean()
         optimizer.zero_grad()
         loss.backward()
@@ -267,6 +267,16 @@ def _model_card(settings: dict[str, object], losses: list[float]) -> str:
         "Patch description network distilled with Algorithm 3 of Batzner et al. (WACV 2024) by `bench distill`.\n"
         "float16 weights; input: ImageNet-normalised RGB, 256x256 pixels; output: 384 features per position.\n\n"
         f"## Options\n\n{options}\n\n"
+        f"## Command\n\n    {_command(settings)}\n\n"
         "## Loss\n\nMean squared error against the channel-normalised target, averaged over the steps named.\n\n"
         "| steps | loss |\n|---|---|\n" + "\n".join(rows) + "\n"
     )
+
+
+def _command(settings: dict[str, object]) -> str:
+    changed = [
+        f"--{field.name.replace('_', '-')} {settings[field.name]}"
+        for field in fields(DistillationConfig)
+        if settings[field.name] != field.default
+    ]
+    return " ".join(["bench distill --photographs FOLDER --out TEACHER.safetensors", *changed])

@@ -9,18 +9,15 @@ What is left out changes no result beyond rounding (Batzner et al., WACV 2024, A
 """
 
 import math
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods.efficientad_network import EfficientAdNetwork
-from methods.pdn import TEACHER_CHANNELS
+from methods.pdn import TEACHER_CHANNELS, training_features
 
 HARD_QUANTILE = 0.999
-UNPADDED_SIDE = 253
-"""Rows and columns of a 256x256 image that 56x56 patches of 33 pixels at stride 4 cover."""
 
 
 def hard_elements(differences: Tensor, quantile: float = HARD_QUANTILE) -> Tensor:
@@ -56,7 +53,7 @@ def step_loss(
     with torch.autocast(image.device.type, torch.bfloat16, enabled=bf16):
         with torch.no_grad():
             augmented_target = network.target(network.teacher(batch[1:2]))
-        features = _body(network, batch)
+        features = training_features(network.student, batch, padding=network.padding)
         with torch.no_grad():
             student = F.conv2d(features[:1], last.weight[first], last.bias[first]).float()
         of_autoencoder = F.conv2d(features[1:2], last.weight[second], last.bias[second]).float()
@@ -69,16 +66,6 @@ def step_loss(
     loss: Tensor = (target.permute(0, 2, 3, 1).flatten()[hard] - student_hard).square().mean()
     loss = loss + (augmented_target - decoded).square().mean() + (decoded - of_autoencoder).square().mean()
     return loss if penalty is None else loss + on_penalty.square().mean()
-
-
-def _body(network: EfficientAdNetwork, batch: Tensor) -> Tensor:
-    """All layers of the student but the last."""
-    student = network.student
-    if network.padding:
-        return student[:-1](batch)  # type: ignore[no-any-return]
-    features = student[0](batch[..., :UNPADDED_SIDE, :UNPADDED_SIDE])
-    features = student[3](_relu_pool(features))
-    return student[6:-1](_relu_pool(features))  # type: ignore[no-any-return]
 
 
 def _outputs_at(features: Tensor, layer: nn.Conv2d, indices: Tensor) -> Tensor:
@@ -100,29 +87,3 @@ def _outputs_at(features: Tensor, layer: nn.Conv2d, indices: Tensor) -> Tensor:
     vectors = F.embedding(taps, features.permute(0, 2, 3, 1).flatten(0, 2)).float()
     kernels = F.embedding(channel, layer.weight.permute(0, 2, 3, 1).flatten(1))
     return (vectors.flatten(1) * kernels).sum(1) + layer.bias[channel]
-
-
-class _ReluPool(torch.autograd.Function):
-    """ReLU and 2x2 average pooling of maps with even sides, with one pass over memory backward."""
-
-    @staticmethod
-    def forward(ctx: Any, maps: Tensor) -> tuple[Tensor, Tensor]:
-        maps.relu_()
-        ctx.mark_dirty(maps)
-        ctx.save_for_backward(maps)
-        ctx.set_materialize_grads(False)
-        return F.avg_pool2d(maps, 2), maps
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor, _: None) -> Tensor:
-        (maps,) = ctx.saved_tensors
-        height, width = gradient.shape[2:]
-        blocks = maps.unflatten(2, (height, 2)).unflatten(4, (width, 2))
-        quarter = (gradient * 0.25)[:, :, :, None, :, None]
-        spread: Tensor = torch.ops.aten.threshold_backward(quarter, blocks, 0)
-        return spread.flatten(4, 5).flatten(2, 3)
-
-
-def _relu_pool(maps: Tensor) -> Tensor:
-    pooled: Tensor = _ReluPool.apply(maps)[0]  # type: ignore[no-untyped-call]
-    return pooled

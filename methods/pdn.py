@@ -1,8 +1,9 @@
 """The patch description network of EfficientAD (Batzner et al., WACV 2024, Tables 5 and 6)."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods.backbones import IMAGENET_MEAN, IMAGENET_STD
@@ -58,3 +59,55 @@ def normalise(images: Tensor) -> Tensor:
     mean = torch.tensor(IMAGENET_MEAN, device=images.device).view(3, 1, 1)
     std = torch.tensor(IMAGENET_STD, device=images.device).view(3, 1, 1)
     return (images.float() - 255 * mean) / (255 * std)
+
+
+def training_features(network: nn.Sequential, images: Tensor, *, padding: bool) -> Tensor:
+    """All layers of a patch description network but the last, rearranged so that a CPU differentiates them faster.
+
+    The same numbers as ``network[:-1](images)`` up to rounding. ReLU and pooling share one pass over memory, the
+    convolutions before them are padded by hand (oneDNN's weight gradient of a padded 4x4 convolution takes more than
+    twice as long), and rows that no output of an unpadded network reads are left out.
+
+    Args:
+        network: As :func:`patch_description_network` built it.
+        images: Normalised images (B, 3, H, W); H and W multiples of 4.
+        padding: Whether the network was built with padding.
+    """
+    if not padding:
+        images = images[..., : images.shape[2] - 3, : images.shape[3] - 3]
+    features = images
+    for convolution in (network[0], network[3]):
+        assert isinstance(convolution, nn.Conv2d)
+        if padding:
+            # A row and a column more than the convolution's own padding: the pooling's zeros before the first ones.
+            features = F.pad(features, (4, 3, 4, 3))
+        maps = F.conv2d(features, convolution.weight, convolution.bias)
+        features = _ReluPool.apply(maps, padding)[0]  # type: ignore[no-untyped-call]
+    return network[6:-1](features)  # type: ignore[no-any-return]
+
+
+class _ReluPool(torch.autograd.Function):
+    """ReLU and 2x2 average pooling of maps with even sides, with one pass over memory backward.
+
+    With ``border``, the first row and column count as zeros: they stand for the pooling's padding.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor, border: bool) -> tuple[Tensor, Tensor]:
+        maps.relu_()
+        if border:
+            maps[:, :, 0] = 0
+            maps[:, :, :, 0] = 0
+        ctx.mark_dirty(maps)
+        ctx.save_for_backward(maps)
+        ctx.set_materialize_grads(False)
+        return F.avg_pool2d(maps, 2), maps
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, _: None) -> tuple[Tensor, None]:
+        (maps,) = ctx.saved_tensors
+        height, width = gradient.shape[2:]
+        blocks = maps.unflatten(2, (height, 2)).unflatten(4, (width, 2))
+        quarter = (gradient * 0.25)[:, :, :, None, :, None]
+        spread: Tensor = torch.ops.aten.threshold_backward(quarter, blocks, 0)
+        return spread.flatten(4, 5).flatten(2, 3), None

@@ -7,7 +7,7 @@ from methods.detector import FitContext, ImageSet, Progress
 from methods.efficientad import EfficientAdConfig, EfficientAdM, EfficientAdS
 from methods.efficientad_network import EfficientAdNetwork
 from methods.errors import MethodError, WeightsError
-from methods.pdn import RECEPTIVE_FIELD, normalise, patch_description_network
+from methods.pdn import normalise
 
 BOTH = pytest.mark.parametrize("size", ["S", "M"])
 
@@ -69,32 +69,6 @@ def test_floating_point_operations_are_those_of_the_paper(size, giga):
     with torch.no_grad(), torch.profiler.profile(with_flops=True) as profile:
         network(torch.zeros(1, 3, 256, 256))
     assert sum(event.flops or 0 for event in profile.key_averages()) / 1e9 == pytest.approx(giga, abs=0.002)
-
-
-@BOTH
-def test_one_feature_vector_sees_33_by_33_pixels(size):
-    network = patch_description_network(size, 1, padding=False)
-    for parameter in network.parameters():
-        parameter.data.abs_().add_(1e-3)  # so that nothing cancels and no ReLU is closed
-    image = torch.ones(1, 3, 41, 41, requires_grad=True)
-    features = network(image)
-    assert features.shape[2:] == (3, 3)
-    features[0, 0, 1, 1].backward()
-    seen = image.grad[0, 0].nonzero()
-    assert (seen.amin(0).tolist(), seen.amax(0).tolist()) == ([4, 4], [4 + RECEPTIVE_FIELD - 1] * 2)
-
-
-@BOTH
-def test_padding_changes_the_border_only(size):
-    padded = patch_description_network(size, 384, padding=True)
-    unpadded = patch_description_network(size, 384, padding=False)
-    unpadded.load_state_dict(padded.state_dict())
-    image = torch.randn(1, 3, 128, 128)
-    with torch.no_grad():
-        whole, inner = padded(image), unpadded(image)
-    assert whole.shape[2:] == (32, 32)
-    assert inner.shape[2:] == (24, 24)
-    torch.testing.assert_close(whole[:, :, 4:-4, 4:-4], inner, atol=1e-6, rtol=1e-4)
 
 
 @pytest.mark.parametrize("padding", [False, True])
