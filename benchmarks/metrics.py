@@ -269,8 +269,46 @@ def peak() -> int:
     return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
 
+def adaptive_spro(maps: Maps, defects: Sequence[Sequence[Any]], limit: float) -> tuple[float, int]:
+    """Return AU-sPRO as the official evaluation of MVTec LOCO approaches it, and how many thresholds that took.
+
+    50 equidistant ranks of a sample, then at most 10 rounds of at most 100 thresholds between the neighbours that lie
+    farthest apart, until all are closer than 0.001 in FPR and sPRO up to the limit. Each threshold visits every pixel:
+    here with the least numpy takes, a comparison and counts of bits, on images whose normal pixels are known
+    beforehand. The sample is small, and sorting it is not what takes time.
+    """
+    normal = [~np.any([d.mask for d in each], axis=0) if each else None for each in defects]
+    normals = sum(m.size if n is None else np.count_nonzero(n) for m, n in zip(maps, normal, strict=True))
+    count = sum(map(len, defects))
+
+    def point(threshold: float) -> tuple[float, float]:
+        false_positives, overlap = 0, 0.0
+        for scores, each, outside in zip(maps, defects, normal, strict=True):
+            positive = scores > threshold
+            false_positives += np.count_nonzero(positive if outside is None else positive & outside)
+            for defect in each:
+                overlap += min(np.count_nonzero(positive & defect.mask) / defect.saturation, 1)
+        return false_positives / normals, overlap / count
+
+    sample = np.sort(maps[:, ::16, ::16], axis=None)
+    points = {float(t): point(t) for t in sample[np.linspace(0, sample.size - 1, 50).astype(int)]}
+    for _ in range(10):
+        thresholds = sorted(points, reverse=True)
+        curve = np.array([points[t] for t in thresholds])
+        gaps = np.abs(np.diff(curve, axis=0)).max(axis=1) * (curve[:-1, 0] < limit)
+        widest = np.argsort(-gaps)[:100]
+        new = {(thresholds[k] + thresholds[k + 1]) / 2 for k in widest[gaps[widest] >= 1e-3]} - points.keys()
+        if not new:
+            break
+        points |= {threshold: point(threshold) for threshold in new}
+    fpr, overlap = np.array([(0.0, 0.0), *(points[t] for t in sorted(points, reverse=True)), (1.0, 1.0)]).T
+    end = int(np.searchsorted(fpr, limit, side="right"))
+    x, y = np.append(fpr[:end], limit), np.append(overlap[:end], np.interp(limit, fpr, overlap))
+    return float(np.trapezoid(y, x)) / limit, len(points)
+
+
 def print_saturated_table(images: int, repeat: int) -> None:
-    """Compare AU-sPRO with AU-PRO on the same pixels, and with one threshold's work of the official algorithm."""
+    """Compare AU-sPRO with AU-PRO on the same pixels, and with the official algorithm's work."""
     import metrics
 
     rng = np.random.default_rng(1)
@@ -288,33 +326,28 @@ def print_saturated_table(images: int, repeat: int) -> None:
             maps[index][mask] += rng.uniform(0, 0.5)
             defects[index].append(metrics.Defect(mask, max(1, int(rng.uniform(0.1, 1) * mask.sum()))))
     masks = [np.any([d.mask for d in each], axis=0) if each else None for each in defects]
-
-    def one_threshold() -> None:
-        for scores, each, anywhere in zip(maps, defects, masks, strict=True):
-            positive = scores > 0.6
-            np.count_nonzero(positive if anywhere is None else positive & ~anywhere)
-            for defect in each:
-                min(np.count_nonzero(positive & defect.mask) / defect.saturation, 1)
-
-    rows: dict[str, Callable[[], Any]] = {
-        "AU-PRO": lambda: metrics.evaluate_pixels(maps, masks, (0.05,), threads=2),
-        "AU-sPRO": lambda: metrics.evaluate_saturated(maps, defects, (0.05,), threads=2),
-        "one threshold of the official algorithm": one_threshold,
-    }
-    wall: dict[str, float] = dict.fromkeys(rows, float("inf"))
-    cpu = dict(wall)
-    for _ in range(repeat + 1):  # in turns, so that the machine's other work falls on all; the first compiles
-        for name, row in rows.items():
-            start, start_cpu = time.perf_counter(), time.process_time()
-            row()
-            wall[name] = min(wall[name], time.perf_counter() - start)
-            cpu[name] = min(cpu[name], time.process_time() - start_cpu)
-    print(f"{images} images of 800 × 1600 in LOCO form\n")
-    print("| 2 threads | wall s | × AU-PRO (wall) | (CPU) |")
-    print("|---|---|---|---|")
-    for name in rows:
-        print(f"| {name} | {wall[name]:.2f} | {wall[name] / wall['AU-PRO']:.2f} | {cpu[name] / cpu['AU-PRO']:.2f} |")
-    print("\nThe official algorithm evaluates some 500 to 740 thresholds.")
+    print(f"{images} images of 800 × 1600 in LOCO form, 2 threads; ratios of wall times\n")
+    print("| FPR limits | AU-PRO s | AU-sPRO s | ratio | official s | thresholds | × ours | for 500 | deviation |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for limits in ((0.05,), LIMITS):
+        rows: tuple[Callable[[], Any], ...] = (
+            lambda limits=limits: metrics.evaluate_pixels(maps, masks, limits, threads=2),
+            lambda limits=limits: metrics.evaluate_saturated(maps, defects, limits, threads=2),
+        )
+        # In turns, so that the machine's other work falls on both; the first runs compile.
+        runs = [[timed(lambda *_, row=row: row(), maps, masks)[0] for row in rows] for _ in range(repeat + 1)]
+        plain, saturated = np.min(runs, axis=0)
+        exact = rows[1]().au_spro
+        start = time.perf_counter()
+        approached, count = adaptive_spro(maps, defects, max(limits))
+        official = time.perf_counter() - start
+        print(
+            f"| {', '.join(map(str, limits))} | {plain:.2f} | {saturated:.2f} | {saturated / plain:.2f} "
+            f"| {official:.1f} | {count} | {official / saturated:.0f} | {official / count * 500 / saturated:.0f} "
+            f"| {approached - exact[max(limits)]:+.1e} |",
+            flush=True,
+        )
+    print("\nThe official code itself took 508 to 739 thresholds on such workloads.")
 
 
 def main() -> None:

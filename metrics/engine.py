@@ -55,6 +55,7 @@ def rank(
     defect_scores: FloatArray,
     sample: FloatArray,
     threads: int,
+    left_out: int = 0,
 ) -> Ranking:
     """Count the normal pixels at and above each threshold: the second pass.
 
@@ -63,9 +64,11 @@ def rank(
         shapes: the shape that each map must have, where known.
         thresholds: (k,) distinct, ascending.
         positives: (k,) how many positives have exactly that score.
-        defect_scores: scores of all pixels that are not normal, ascending.
+        defect_scores: scores of the pixels that are not normal, ascending.
         sample: scores of some pixels, which decide how fast the others are ranked; the result does not depend on it.
         threads: how many images are read and sorted at a time.
+        left_out: how many pixels that are not normal are missing in ``defect_scores``, because they lie below every
+            threshold.
 
     Raises:
         MetricError: a map is unusable; the message names it.
@@ -76,14 +79,14 @@ def rank(
     counters = [_Counter(reader, shapes, thresholds, table) for _ in range(threads)]
     share_out(len(shapes), [counter.add_image for counter in counters])
     share_out(threads, [lambda index: counters[index].flush()] * threads)
-    normals = sum(counter.pixels for counter in counters) - defect_scores.size
+    normals = sum(counter.pixels for counter in counters) - defect_scores.size - left_out
     at_least, above = np.zeros((2, thresholds.size), np.int64)
     kernels.merge(defect_scores, thresholds, at_least, above)
     for counter in counters:
         at_least -= counter.below
         above -= counter.up_to
-    at_least += normals
-    above += normals
+    at_least += normals + left_out
+    above += normals + left_out
     return Ranking(thresholds, positives, at_least, above, normals)
 
 

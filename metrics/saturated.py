@@ -1,5 +1,6 @@
 """AU-sPRO: the localisation metric of MVTec LOCO, where finding part of a defect can be enough."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,9 +13,11 @@ from metrics.buckets import sample_of
 from metrics.errors import MetricError
 from metrics.inputs import FloatArray, MapReader, check_lengths, read_mask, share_out, worker_count
 from metrics.maps import Subset
-from metrics.ranking import check_limits
+from metrics.ranking import Ranking, check_limits
 
 NAN = float("nan")
+MARGIN = 1.25
+"""How many times the allowed false positives a first guess of the lowest score that matters lets through."""
 
 
 @dataclass(frozen=True)
@@ -121,17 +124,11 @@ def _evaluate(
 
     share_out(len(defects), [gather] * workers)
     images = [found[index] for index in sorted(found)]
-    counted = [scores for image in images for scores in image.counted]
-    saturation = np.array([scores.size for scores in counted], np.int64)
-    scores, defect_of = engine.sort_with(
-        np.concatenate(counted or [np.empty(0, np.float32)]),
-        np.repeat(np.arange(saturation.size), saturation),
-    )
-    thresholds, threshold_of = engine.distinct(scores)
-    shapes = [found[index].shape if index in found else None for index in range(len(defects))]
-    all_scores = np.sort(np.concatenate([image.scores for image in images] or [np.empty(0, np.float32)]))
-    sample = np.concatenate([image.sample for image in images] or [np.empty(0, np.float32)])
-    ranking = engine.rank(reader, shapes, thresholds, np.bincount(threshold_of), all_scores, sample, workers)
+    ranked = _rank(reader, found, len(defects), _floor(images, len(defects), max(limits)), workers)
+    if ranked.misses(max(limits)):
+        ranked = _rank(reader, found, len(defects), np.float64(-np.inf), workers)
+    ranking = ranked.ranking
+    saturation = np.array([scores.size for image in images for scores in image.counted], np.int64)
     reason = ""
     if saturation.size == 0:
         reason = "no image has a defect" if not images else "no mask marks a defect pixel"
@@ -140,8 +137,9 @@ def _evaluate(
     contribution = {}
     for limit in limits:
         first, units = ranking.unit_areas(limit)
-        pixels = slice(int(np.searchsorted(threshold_of, first)), None)
-        sums = np.bincount(defect_of[pixels], weights=units[threshold_of[pixels] - first], minlength=saturation.size)
+        pixels = slice(int(np.searchsorted(ranked.threshold_of, first)), None)
+        units_found = units[ranked.threshold_of[pixels] - first]
+        sums = np.bincount(ranked.defect_of[pixels], weights=units_found, minlength=saturation.size)
         contribution[limit] = sums / saturation
     metrics = SaturatedMetrics(
         au_spro={limit: NAN if reason else float(np.mean(contribution[limit])) for limit in limits},
@@ -153,6 +151,70 @@ def _evaluate(
         notes=tuple(note for image in images for note in image.notes),
     )
     return replace(metrics, undefined=dict.fromkeys(metrics.named(), reason)) if reason else metrics
+
+
+@dataclass(frozen=True)
+class _Ranked:
+    """The pixels that count, from a lowest score on, in ascending order of their score.
+
+    Attributes:
+        ranking: Of their distinct scores among the normal pixels.
+        threshold_of: (p,) the distinct score of each pixel.
+        defect_of: (p,) the defect of each pixel.
+        complete: No pixel lay below the lowest score.
+    """
+
+    ranking: Ranking
+    threshold_of: NDArray[np.intp]
+    defect_of: NDArray[np.int64]
+    complete: bool
+
+    def misses(self, limit: float) -> bool:
+        """Whether a pixel that was left out may add to the area up to the FPR ``limit``."""
+        reached = self.ranking.at_least[0] if self.ranking.at_least.size else 0
+        return not self.complete and bool(reached < limit * self.ranking.normals)
+
+
+def _floor(images: Sequence[_ImageDefects], count: int, limit: float) -> np.float64:
+    """Guess a score that somewhat more normal pixels reach than the FPR limit allows: lower ones add nothing.
+
+    Args:
+        images: With defects; only they have been read yet.
+        count: Of all images.
+        limit: The highest limit.
+    """
+    if not images:
+        return np.float64(-np.inf)
+    defects = sum(image.scores.size for image in images) / sum(math.prod(image.shape) for image in images)
+    share = MARGIN * limit * count / len(images) + defects
+    sample = np.concatenate([image.sample for image in images])
+    return np.float64(np.quantile(sample, 1 - share, method="lower") if share < 1 else -np.inf)
+
+
+def _rank(
+    reader: MapReader, found: Mapping[int, _ImageDefects], count: int, floor: np.float64, workers: int
+) -> _Ranked:
+    """Rank the pixels that count and score at least ``floor``."""
+    none = [np.empty(0, np.float32)]
+    images = [found[index] for index in sorted(found)]
+    every = [scores for image in images for scores in image.counted]
+    counted = [scores[scores >= floor] for scores in every]
+    scores, defect_of = engine.sort_with(
+        np.concatenate(counted or none), np.repeat(np.arange(len(counted)), [part.size for part in counted])
+    )
+    thresholds, threshold_of = engine.distinct(scores)
+    reaching = [image.scores[image.scores >= floor] for image in images]
+    ranking = engine.rank(
+        reader,
+        [found[index].shape if index in found else None for index in range(count)],
+        thresholds,
+        np.bincount(threshold_of),
+        np.sort(np.concatenate(reaching or none)),
+        np.concatenate([image.sample for image in images] or none),
+        workers,
+        left_out=sum(image.scores.size for image in images) - sum(part.size for part in reaching),
+    )
+    return _Ranked(ranking, threshold_of, defect_of, scores.size == sum(part.size for part in every))
 
 
 def _gather(reader: MapReader, index: int, defects: Sequence[Defect]) -> _ImageDefects:

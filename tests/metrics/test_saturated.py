@@ -22,6 +22,34 @@ def test_equals_the_definition(seed, kind, images, limit):
         assert result.au_spro[limit] == pytest.approx(saturated_value(maps, defects, limit), abs=1e-9)
 
 
+class Counted(list):
+    """Maps that count how often they are read."""
+
+    reads = 0
+
+    def __getitem__(self, index):
+        self.reads += 1
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_low_scores_are_left_out_unless_they_matter(kind):
+    """The first guess of the lowest score that matters comes from images with defects and can be too high."""
+    rng = np.random.default_rng(0)
+    mask = np.zeros((40, 40), bool)
+    mask[5:15, 5:15] = True
+    bad = [rng.random((40, 40)).astype(kind) + mask * kind(0.3) for _ in range(2)]
+    defects = [[Defect(mask, 60)], [Defect(mask, 100)], []]
+    for normal, reads in (
+        (rng.random((40, 40)).astype(np.float32), 5),
+        ((rng.random((200, 200)) * 1e-3).astype(np.float32), 8),
+    ):
+        maps = Counted([*bad, normal])
+        found = metrics.evaluate_saturated(maps, defects, (0.05,), threads=1).au_spro[0.05]
+        assert found == pytest.approx(saturated_value([*bad, normal], defects, 0.05), abs=1e-9)
+        assert maps.reads == reads
+
+
 def test_without_saturation_it_is_au_pro():
     maps, _ = random_case(3, "smooth", 3)
     masks = [None, *(np.zeros(m.shape, bool) for m in maps[1:])]
