@@ -156,7 +156,7 @@ def _context(cell: Cell, slot: Slot, report: Report) -> FitContext:
         device=torch.device(slot.device),
         train_scale=cell.train_scale,
         weights_dir=cell.weights_dir,
-        photographs=cell.photographs,
+        photographs=cell.entrant.photographs,
         progress=report,
     )
 

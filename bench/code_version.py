@@ -7,8 +7,15 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-_EVALUATION = ("bench.cell", "bench.evaluation", "bench.datasets.images", "metrics")
-"""Besides the method: what decodes images, runs a cell and computes its metrics."""
+_EVALUATION = (
+    "bench.cell",
+    "bench.evaluation",
+    "bench.datasets.images",
+    "bench.datasets.mvtec",
+    "bench.datasets.photographs",
+    "metrics",
+)
+"""Besides the method: what finds and decodes images, runs a cell and computes its metrics."""
 _ROOMS = ("methods", "metrics")
 """Packages whose modules count wherever they are imported."""
 

@@ -171,6 +171,5 @@ def _data(data_root: Path) -> Iterator[Finding]:
     if folder:
         yield Finding("ok", "penalty images", str(data_root / folder))
     else:
-        yield Finding(
-            "note", "penalty images", "none", f"For EfficientAD put ImageNet or photographs in {data_root}/imagenet."
-        )
+        remedy = f"For EfficientAD put ImageNet in {data_root}/imagenet, or photographs in {data_root}/photographs."
+        yield Finding("note", "penalty images", "none", remedy)

@@ -42,6 +42,7 @@ class Entrant:
         weights: Its pretrained weights.
         code: Hash of the code that determines its results.
         steps: Optimiser steps to expect; ``None`` for a method that does not train.
+        photographs: Images for its pretraining penalty; ``None`` for a method that has none.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Entrant:
     weights: tuple[WeightIdentity, ...]
     code: str
     steps: int | None
+    photographs: PhotographFolder | None
 
     def options(self) -> dict[str, Scalar | list[Scalar]]:
         """Its options as a record stores them."""
@@ -68,7 +70,6 @@ class Cell:
         scenario: The images.
         seed: Seeds every random choice.
         train_scale: Factor on the training length.
-        photographs: Images for the pretraining penalty, if any.
         weights_dir: Where downloaded weights are kept.
         key: SHA-256 over everything that determines the result.
     """
@@ -77,7 +78,6 @@ class Cell:
     scenario: Scenario
     seed: int
     train_scale: float
-    photographs: PhotographFolder | None
     weights_dir: Path
     key: str
 
@@ -98,11 +98,11 @@ class Plan:
 
     Attributes:
         cells: In the order in which they run.
-        photographs: What the pretraining penalty takes its images from, for display.
+        photographs: What the pretraining penalty takes its images from; ``None`` if no method has one.
     """
 
     cells: tuple[Cell, ...]
-    photographs: str
+    photographs: str | None
 
     @property
     def keys(self) -> list[str]:
@@ -132,12 +132,13 @@ def make_plan(options: RunOptions, cache: Cache) -> Plan:
     entrants = [_entrant(name, options, photographs, demo_only) for name in methods]
     device = device_kind(options.device)
     cells = [
-        _cell(entrant, scenario, seed, options, photographs, device)
+        _cell(entrant, scenario, seed, options, device)
         for scenario in scenarios
         for entrant in entrants
         for seed in dict.fromkeys(options.seeds)
     ]
-    return Plan(tuple(cells), photographs.identity if photographs else "none")
+    uses = any(load_method(name).uses_photographs for name in methods)
+    return Plan(tuple(cells), (photographs.identity if photographs else "none") if uses else None)
 
 
 def find_photographs(options: RunOptions, cache: Cache) -> PhotographFolder | None:
@@ -185,6 +186,7 @@ def _entrant(name: str, options: RunOptions, photographs: PhotographFolder | Non
         weights=tuple(method.weights(config, folder)),
         code=code_version(method.__module__),
         steps=context.training_steps(length) if isinstance(length, int) else None,
+        photographs=photographs if method.uses_photographs else None,
     )
 
 
@@ -193,7 +195,6 @@ def _cell(
     scenario: Scenario,
     seed: int,
     options: RunOptions,
-    photographs: PhotographFolder | None,
     device: str,
 ) -> Cell:
     determines: dict[str, object] = {
@@ -206,12 +207,12 @@ def _cell(
         "protocol": PROTOCOL.hash,
         "train_scale": options.train_scale,
         "seed": seed,
-        "photographs": photographs.identity if photographs else None,
+        "photographs": entrant.photographs.identity if entrant.photographs else None,
         "device": device,
     }
     key = hashlib.sha256(json.dumps(determines, sort_keys=True).encode()).hexdigest()
     folder = weights_folder(options.weights_dir)
-    return Cell(entrant, scenario, seed, options.train_scale, photographs, folder, key)
+    return Cell(entrant, scenario, seed, options.train_scale, folder, key)
 
 
 def _fingerprint(scenario: Scenario) -> str:

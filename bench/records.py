@@ -75,6 +75,7 @@ def _record(cell: Cell, environment: Environment, command: str, **outcome: Any) 
         preset=entrant.preset,
         deviations=list(entrant.deviations),
         weights=[Weights.model_validate(vars(weights)) for weights in entrant.weights],
+        photographs=entrant.photographs.identity if entrant.photographs else None,
         protocol=PROTOCOL.as_record(),
         protocol_hash=PROTOCOL.hash,
         train_scale=cell.train_scale,

@@ -23,6 +23,7 @@ from bench.progress import duration, make_display
 from bench.records import find_record, store_outcome
 from bench.workers import Workers
 from methods.detector import Progress
+from results.arrays import MAPS_FILE
 from results.atomic import write_atomically
 from results.record import Record
 from results.store import RECORD_FILE, RunStore
@@ -51,7 +52,7 @@ def run(options: RunOptions, console: Console) -> int:
     out, why = choose_folder(options.out, plan)
     store = RunStore(out)
     records = {cell.key: find_record(store, cell) for cell in plan.cells}
-    todo = [cell for cell in plan.cells if _is_due(records[cell.key], options.retry_failed)]
+    todo = [cell for cell in plan.cells if _is_due(store, cell, records[cell.key], options)]
     _introduce(plan, slots, console)
     if options.dry_run:
         _print_plan(plan, records, todo, out, console)
@@ -88,8 +89,10 @@ def choose_folder(out: Path | None, plan: Plan) -> tuple[Path, str]:
     return RUNS / datetime.now(UTC).strftime("%Y-%m-%dT%H%M%SZ"), ""
 
 
-def _is_due(record: Record | None, retry_failed: bool) -> bool:
-    return record is None or (retry_failed and record.status == "failed")
+def _is_due(store: RunStore, cell: Cell, record: Record | None, options: RunOptions) -> bool:
+    if record is None or record.status == "failed":
+        return record is None or options.retry_failed
+    return options.keep_maps and not (store.cell_directory(cell.id) / MAPS_FILE).exists()
 
 
 def _run_cells(
@@ -238,7 +241,8 @@ def _introduce(plan: Plan, slots: Sequence[Slot], console: Console) -> None:
         say(f"{escape(collection.name)}: {_count(counts[collection.name], 'scenario', of)}{note}")
     where = ", ".join(sorted({slot.device for slot in slots}))
     say(f"{_count(len(slots), 'worker')} on {where}, {_count(slots[0].threads, 'CPU thread')} each")
-    say(f"photographs: {escape(plan.photographs)}")
+    if plan.photographs is not None:
+        say(f"photographs: {escape(plan.photographs)}")
 
 
 def _count(number: int, what: str, of: str = "") -> str:
@@ -255,9 +259,10 @@ def _print_plan(
     for cell in plan.cells:
         record = records[cell.key]
         state = "to run" if record is None else "done" if record.status == "ok" else "failed"
-        state += ", to retry" if record is not None and cell.key in due else ""
+        if record is not None and cell.key in due:
+            state += ", to run again for its maps" if record.status == "ok" else ", to retry"
         length = f"{cell.entrant.steps:,}" if cell.entrant.steps is not None else "–"
-        table.add_row(cell.entrant.name, cell.scenario.id, str(cell.seed), length, state, cell.key[:12])
+        table.add_row(cell.entrant.name, escape(cell.scenario.id), str(cell.seed), length, state, cell.key[:12])
     console.print(table)
     steps = sum(cell.entrant.steps or 0 for cell in todo)
     console.print(

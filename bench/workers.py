@@ -9,8 +9,9 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -104,7 +105,8 @@ class _Worker:
         self.connection, theirs = context.Pipe()
         arguments = (theirs, slot, self._log, cache, keep_maps)
         self.process: BaseProcess = context.Process(target=_serve, args=arguments, daemon=True)
-        self.process.start()
+        with _quiet_start(slot):
+            self.process.start()
         theirs.close()
 
     def start(self, cell: "Cell") -> None:
@@ -151,6 +153,29 @@ class _Worker:
         name = signal.Signals(-code).name
         hint = ", as the system does when memory runs out" if name == "SIGKILL" else ""
         return Failure(kind="killed", reason=f"the worker process was ended by {name}{hint}", log_tail=tail)
+
+
+@contextmanager
+def _quiet_start(slot: Slot) -> Iterator[None]:
+    """What a new process must have from its first instruction: Ctrl-C held back, and its number of threads.
+
+    Unpickling its arguments imports numpy, before any of its own code could set either.
+    """
+    resource_tracker.ensure_running()  # started by itself it would let Ctrl-C through again
+    threads = dict.fromkeys(_THREAD_VARIABLES, str(slot.threads))
+    before = {name: os.environ.get(name) for name in threads}
+    os.environ.update(threads)
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if hasattr(signal, "pthread_sigmask") else None
+    try:
+        yield
+    finally:
+        if held is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, held)
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def log_tail(log: Path, start: int) -> str:
@@ -221,8 +246,6 @@ def _prepare(slot: Slot, log: Path) -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    for variable in _THREAD_VARIABLES:
-        os.environ[variable] = str(slot.threads)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what deterministic matrix products need
 
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)

@@ -142,6 +142,9 @@ class Detector(ABC):
     """Whether the fit calibrates on held-out normal images. If not, none are held out for it, as in the official codes
     of such methods: it is fitted on all normal training images."""
 
+    uses_photographs: ClassVar[bool] = False
+    """Whether the fit reads ``FitContext.photographs``; if so, a result row says which they are."""
+
     input_size: tuple[int, int]
     """Height and width it wants its images in."""
     training_steps: int | None = None

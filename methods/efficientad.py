@@ -16,6 +16,8 @@ from methods.teachers import load_teacher, teacher_identity
 from methods.weights import WeightIdentity
 
 PAPER_STEPS = 70_000
+IMAGENET_IMAGES = 1_281_167
+"""Of the training set of ILSVRC 2012, the paper's pretraining images."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class EfficientAd(Detector):
 
     source = "Batzner, Heckler, König, WACV 2024"
     Config = EfficientAdConfig
+    uses_photographs = True
     input_size = INPUT_SIZE
     size: ClassVar[Size]
     """Which patch description network."""
@@ -76,7 +79,7 @@ class EfficientAd(Detector):
             found.append(f"teacher {config.teacher if named else Path(config.teacher).name}")
         if context.photographs is None:
             found.append("no pretraining penalty")
-        elif not context.photographs.identity.lower().startswith("imagenet"):
+        elif not _is_imagenet(context.photographs.identity):
             found.append(f"pretraining penalty on {context.photographs.identity}")
         steps = context.training_steps(config.training_steps)
         if steps != PAPER_STEPS:
@@ -122,6 +125,10 @@ class EfficientAd(Detector):
         with torch.autocast(device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
             maps: Tensor = self.network(batch)
         return maps
+
+
+def _is_imagenet(identity: str) -> bool:
+    return identity.lower().startswith(f"imagenet ({IMAGENET_IMAGES} images")
 
 
 class EfficientAdS(EfficientAd):

@@ -135,6 +135,7 @@ class Record(_Strict):
         deviations: What distinguishes the row from the paper's configuration, one phrase each.
         protocol: The protocol's rules.
         protocol_hash: Their SHA-256.
+        photographs: What a pretraining penalty took its images from; ``None`` without one.
         train_scale: Factor on the training length; 1 is the method's own.
         training_steps: Optimiser steps done; ``None`` for a method that does not train.
         losses: Training loss, thinned to at most 200 points, (step, loss).
@@ -160,6 +161,7 @@ class Record(_Strict):
     preset: str | None = None
     deviations: list[str] = Field(default_factory=list)
     weights: list[Weights] = Field(default_factory=list)
+    photographs: str | None = None
     protocol: dict[str, Scalar | list[Scalar]]
     protocol_hash: str
     train_scale: float = 1.0

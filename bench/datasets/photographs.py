@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -52,6 +52,9 @@ class PhotographFolder:
     ) -> ImageSet:
         """Decode the photographs, resized bilinearly to ``size`` and cropped to ``center_crop``.
 
+        A choice from a larger folder is decoded into memory: the next one differs, and caching choice after choice
+        of ImageNet would fill the disk.
+
         Args:
             size: Height and width that the whole photograph is resized to.
             center_crop: Height and width kept of the centre afterwards; everything when ``None``.
@@ -67,7 +70,8 @@ class PhotographFolder:
         chosen = np.random.default_rng(seed).permutation(len(self._files))[:limit]
         # Decoded in sorted order, so that a folder within the limit is decoded once for all seeds.
         paths = [self._files[index] for index in np.sort(chosen)]
-        pixels = decode_images(paths, size, self.cache, center_crop=center_crop).pixels
+        cache = replace(self.cache, enabled=self.cache.enabled and len(paths) == len(self._files))
+        pixels = decode_images(paths, size, cache, center_crop=center_crop).pixels
         return ImageSet(pixels, np.argsort(np.argsort(chosen)).tolist())
 
     @cached_property

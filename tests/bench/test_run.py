@@ -1,6 +1,7 @@
 """``bench run`` as users run it: to the end, again, interrupted, killed."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -153,6 +154,35 @@ def test_ctrl_c_stops_cleanly(start: Start, data_root: Path, tmp_path: Path) -> 
     assert "Traceback" not in output
     assert not psutil.wait_procs(children, timeout=20)[1]
     assert not list(tmp_path.glob("out/cells/*"))
+
+
+def test_ctrl_c_while_a_worker_starts(start: Start, data_root: Path, tmp_path: Path) -> None:
+    process = start(*arguments(data_root, "--workers", 2))
+
+    def workers() -> list[psutil.Process]:
+        children = psutil.Process(process.pid).children()
+        return [child for child in children if any("spawn_main" in part for part in child.cmdline())]
+
+    wait_for(lambda: process.poll() is not None or workers())
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "Traceback" not in output
+    assert not list(tmp_path.glob("out/cells/*"))
+
+
+def test_cells_without_maps_run_again_to_keep_them(
+    out: Path, data_root: Path, environment: dict[str, str], tmp_path: Path
+) -> None:
+    shutil.copytree(out, tmp_path / "out")
+    next(tmp_path.glob("out/cells/*/maps.npz")).unlink()
+    command = [sys.executable, "-m", "bench", *arguments(data_root, "--dry-run")]
+    kept = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "1 of 4 cells to run" in kept.stdout
+    assert "to run again for its maps" in kept.stdout
+    command.remove("--keep-maps")
+    rest = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "0 of 4 cells to run" in rest.stdout
 
 
 def test_without_out_the_newest_run_of_the_same_cells_continues(
