@@ -198,7 +198,17 @@ def report(
     formats: Annotated[str, typer.Option("--format", help="md, tex, csv, comma separated.")] = "md,tex,csv",
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder to write to. Default: report in the first run folder.", show_default=False),
+        typer.Option(
+            help="Folder to write to. Default: report in the run folder; of several runs, report here.",
+            show_default=False,
+        ),
+    ] = None,
+    into: Annotated[
+        Path | None,
+        typer.Option(
+            help="Instead write the tables of means into this Markdown file, between its two markers.",
+            show_default=False,
+        ),
     ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Write nothing; exit with 3 if a file is missing or not up to date.")
@@ -206,7 +216,10 @@ def report(
 ) -> None:
     """Write tables and figures from the records of some runs."""
     from bench.listing import report as write
+    from bench.listing import report_into
 
+    if into is not None:
+        raise typer.Exit(report_into(into, runs, check, _console()))
     raise typer.Exit(write(runs, formats, out, check, _console()))
 
 

@@ -41,6 +41,8 @@ def distill_teacher(
     config = _config(options)
     if not out.absolute().parent.is_dir():
         raise UsageError(f"the folder of --out {out} does not exist; make it first")
+    if out.is_dir() or out.suffix != ".safetensors":
+        raise UsageError(f"--out {out} must be the name of a .safetensors file")
     place = torch.device(choose_slots(device, 1)[0].device)
     source = PhotographFolder(photographs, Cache(default_cache_directory()))
     console.print(f"distilling on {escape(source.identity)}, {place}", highlight=False, soft_wrap=True)

@@ -47,7 +47,7 @@ def doctor(data_root: Path | None, weights_dir: Path | None, console: Console) -
         table.add_column(head)
     for finding in examine(data_root or default_data_root(), weights_folder(weights_dir)):
         state = Text(finding.state, style=_STYLE[finding.state])
-        table.add_row(state, finding.what, Text(finding.found), Text(finding.remedy))
+        table.add_row(state, Text(finding.what), Text(finding.found), Text(finding.remedy))
     console.print(table)
 
 
@@ -66,7 +66,6 @@ def _packages() -> Iterator[Finding]:
     yield Finding("ok", "Python", f"{platform.python_version()}, {shown}")
     for module, remedy in (
         ("torchvision", "Install torchvision in the version that belongs to the installed torch."),
-        ("faiss", "Install faiss-cpu; without it PatchCore searches with torch."),
         ("FrEIA", "Install FrEIA; FastFlow needs it."),
         ("numba", "Install numba; the metrics need it."),
     ):
@@ -74,19 +73,21 @@ def _packages() -> Iterator[Finding]:
             importlib.import_module(module)
         except Exception as error:  # a broken package may raise anything on import
             yield Finding("missing", module, f"{type(error).__name__}: {error}", remedy)
-    yield _faiss_gpu()
+    yield _faiss()
     yield _optional("openvino", "pip install anomaly-bench[openvino], for OpenVINO export.")
 
 
-def _faiss_gpu() -> Finding:
+def _faiss() -> Finding:
     try:
         faiss = importlib.import_module("faiss")
-        gpus = int(faiss.get_num_gpus()) if hasattr(faiss, "get_num_gpus") else 0
-    except ImportError:
-        gpus = 0
+    except ImportError as error:
+        remedy = "PatchCore searches with torch. For faiss: pip install anomaly-bench[cpu], on a GPU machine [gpu]."
+        return Finding("note", "faiss", f"{type(error).__name__}: {error}", remedy)
+    gpus = int(faiss.get_num_gpus()) if hasattr(faiss, "get_num_gpus") else 0
     if gpus:
-        return Finding("ok", "faiss on GPU", f"{gpus} GPUs")
-    return Finding("note", "faiss on GPU", "no", "On a GPU machine: pip install anomaly-bench[gpu].")
+        return Finding("ok", "faiss", f"on {gpus} GPUs")
+    remedy = "On a GPU machine: pip uninstall faiss-cpu, then pip install anomaly-bench[gpu]."
+    return Finding("ok", "faiss", "on the CPU", remedy)
 
 
 def _optional(module: str, remedy: str) -> Finding:

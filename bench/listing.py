@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.datasets.cache import Cache, default_cache_directory
+from bench.datasets.demo import DEMO, DEMO_SCENARIOS
 from bench.errors import unknown_name
 from bench.options import default_data_root
 from methods.errors import MethodError
@@ -88,7 +89,8 @@ def list_datasets(data_root: Path | None, console: Console) -> None:
     for head in ("Collection", "Title", "Coverage", "Scenarios"):
         table.add_column(head)
     for collection, scenarios, coverage in found:
-        table.add_row(collection.name, collection.title, coverage, ", ".join(scenarios))
+        table.add_row(*map(Text, (collection.name, collection.title, coverage, ", ".join(scenarios))))
+    table.add_row(DEMO.name, DEMO.title, "embedded", ", ".join(DEMO_SCENARIOS))
     console.print(table)
     if not found:
         console.print(
@@ -110,15 +112,37 @@ def report(runs: Sequence[Path], formats: str, out: Path | None, check: bool, co
     """
     from reports.report import check_report, write_report
 
-    folder = out or runs[0] / "report"
+    folder = out or (runs[0] / "report" if len(runs) == 1 else Path("report"))
     wanted = [part.strip() for part in formats.split(",") if part.strip()]
     if check:
-        stale = check_report(runs, folder, wanted)
-        for path in stale:
-            console.print(f"[red]not up to date:[/] {escape(str(path))}", highlight=False, soft_wrap=True)
-        if not stale:
-            console.print(f"up to date: {escape(str(folder))}", highlight=False, soft_wrap=True)
-        return STALE if stale else 0
+        return _say_stale(check_report(runs, folder, wanted), folder, console)
     for path in write_report(runs, folder, wanted):
         console.print(escape(str(path)), highlight=False, soft_wrap=True)
     return 0
+
+
+def report_into(file: Path, runs: Sequence[Path], check: bool, console: Console) -> int:
+    """Write the tables of means between the two markers of a Markdown file, or with ``check`` compare them.
+
+    Returns:
+        The exit code: 0, or 3 if ``check`` found other tables.
+
+    Raises:
+        ReportError: There is no record, or the file has not the two markers.
+        ResultError: A record cannot be read or the file cannot be written.
+    """
+    from reports.block import check_block, update_block
+
+    if check:
+        return _say_stale([] if check_block(file, runs) else [file], file, console)
+    changed = update_block(file, runs)
+    console.print(f"{'' if changed else 'up to date: '}{escape(str(file))}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def _say_stale(stale: Sequence[Path], checked: Path, console: Console) -> int:
+    for path in stale:
+        console.print(f"[red]not up to date:[/] {escape(str(path))}", highlight=False, soft_wrap=True)
+    if not stale:
+        console.print(f"up to date: {escape(str(checked))}", highlight=False, soft_wrap=True)
+    return STALE if stale else 0

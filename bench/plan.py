@@ -5,6 +5,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -123,8 +124,9 @@ def make_plan(options: RunOptions, cache: Cache) -> Plan:
             raise unknown_name("method", name, method_names())
     for name in options.set:
         if name not in methods:
+            guess = "".join(f"; did you mean {match}?" for match in get_close_matches(name, methods, n=1))
             raise UsageError(
-                f"--set names the method {name!r}, which does not take part\n  Allowed: {', '.join(methods)}"
+                f"--set names the method {name!r}, which does not take part{guess}\n  Allowed: {', '.join(methods)}"
             )
     scenarios = select_scenarios(options.datasets, options.data_root, cache)
     photographs = find_photographs(options, cache)

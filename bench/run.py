@@ -220,10 +220,12 @@ def report_records(records: Sequence[Record], store: RunStore, remedy: str, cons
 
 
 def _is_current(report: Path, store: RunStore) -> bool:
-    """Whether a report was written whole after the last record: its last file is newer than every record."""
-    last = report / "cells.csv"
-    records = store.root.glob(f"cells/*/{RECORD_FILE}")
-    return last.exists() and all(path.stat().st_mtime_ns < last.stat().st_mtime_ns for path in records)
+    """Whether a report was written whole after the last record, in every format: ``cells.csv`` is its last file."""
+    files = [report / name for name in ("report.md", "report.tex", "cells.csv")]
+    if not all(file.exists() for file in files):
+        return False
+    written = min(file.stat().st_mtime_ns for file in files)
+    return all(path.stat().st_mtime_ns < written for path in store.root.glob(f"cells/*/{RECORD_FILE}"))
 
 
 def _introduce(plan: Plan, slots: Sequence[Slot], console: Console) -> None:

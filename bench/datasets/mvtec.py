@@ -105,6 +105,14 @@ def collection_of(folder: Path) -> Collection:
     return known.collection if known else Collection(name=folder.name, title=folder.name)
 
 
+def _of_its_own(collection: Collection, scenario: str) -> Collection:
+    """The collection that a scenario counts for: one that nobody published is kept out of the published ones' mean."""
+    known = next((known for known in KNOWN_COLLECTIONS if known.collection.name == collection.name), None)
+    if known is None or scenario in known.images:
+        return collection
+    return Collection(name=f"{collection.name}_other", title=f"{collection.title}, other scenarios")
+
+
 def scenario_folders(collection: Path) -> list[Path]:
     """The scenarios in a collection's folder, by name; empty when it is no collection.
 
@@ -141,7 +149,7 @@ def read_scenario(folder: Path, collection: Collection, cache: Cache) -> Scenari
     )
     train = _images(folder / "train" / _GOOD)
     return Scenario(
-        collection=collection,
+        collection=_of_its_own(collection, folder.name),
         name=folder.name,
         train=train,
         validation=_images(folder / "validation" / _GOOD),

@@ -116,7 +116,7 @@ def test_bad_files(content, message, tmp_path):
 
 
 def test_unknown_name_and_missing_file(tmp_path):
-    with pytest.raises(MethodError, match="unknown backbone 'vgg'; allowed: resnet18"):
+    with pytest.raises(MethodError, match=r"unknown backbone 'vgg'\n  Allowed: resnet18"):
         Backbone("vgg", (8,), "random", tmp_path)
     with pytest.raises(WeightsError, match=r"no weights file at nowhere\.pth; allowed: auto, random"):
         backbone_identity("resnet18", "nowhere.pth", tmp_path)

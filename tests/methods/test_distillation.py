@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -22,11 +23,17 @@ class Photographs:
 
     def __init__(self, count=4):
         self.count = count
+        self.chosen = []
 
     def images(self, size, *, center_crop=None, limit=None, seed=0):
         generator = torch.Generator().manual_seed(0)
         colours = torch.randint(0, 256, (self.count, 3, 8, 8), generator=generator).float()
-        return ImageSet(torch.nn.functional.interpolate(colours, size, mode="bilinear").to(torch.uint8))
+        pixels = torch.nn.functional.interpolate(colours, size, mode="bilinear").to(torch.uint8)
+        if limit is None:
+            return ImageSet(pixels)
+        chosen = torch.randperm(self.count, generator=torch.Generator().manual_seed(seed))[:limit]
+        self.chosen.append((size, chosen.tolist()))
+        return ImageSet(pixels, chosen.tolist())
 
 
 class Stopped(Exception):
@@ -139,9 +146,26 @@ def test_features_are_normalised_per_channel(tmp_path):
 
     config = DistillationConfig(backbone="efficientnet_lite0", grayscale_probability=0.0)
     backbone = Backbone("efficientnet_lite0", (8, 16), "auto", tmp_path)
-    images = Photographs().images((128, 128))
-    target = distillation._Target(PatchFeatures(backbone, TEACHER_CHANNELS), images, config, torch.device("cpu"))
+    pool = distillation._Pool(Photographs(), seed=0)
+    target = distillation._Target(PatchFeatures(backbone, TEACHER_CHANNELS), pool, config, torch.device("cpu"))
     target.measure()
     features = target(torch.arange(4), torch.zeros(4, dtype=torch.bool)).transpose(0, 1).flatten(1)
     torch.testing.assert_close(features.mean(1), torch.zeros(TEACHER_CHANNELS), atol=1e-3, rtol=0)
     torch.testing.assert_close(features.std(1), torch.ones(TEACHER_CHANNELS), atol=5e-3, rtol=0)
+
+
+def test_a_large_folder_is_drawn_in_pools(tmp_path, monkeypatch):
+    monkeypatch.setattr(distillation, "POOL", 4)
+    photographs = Photographs(9)
+    config = replace(CONFIG, steps=5, normalisation_images=6)
+    run(tmp_path / "whole.safetensors", config, photographs)
+    small, large = ([chosen for size, chosen in photographs.chosen if size == of] for of in ((64, 64), (128, 128)))
+    assert all(len(chosen) == 4 for chosen in large)
+    assert small[1:] == large  # the first small one only tells that the folder is large
+    # Two pools to measure on, then ten draws of images from the first, second and third.
+    assert [large.index(chosen) for chosen in large] == [0, 1, 0, 1, 4]
+    with pytest.raises(Stopped):
+        run(tmp_path / "parts.safetensors", config, photographs, stop_after=3, checkpoint_every=1)
+    run(tmp_path / "parts.safetensors", config, photographs)
+    whole, parts = (load_file(tmp_path / f"{name}.safetensors") for name in ("whole", "parts"))
+    assert all(torch.equal(whole[key], parts[key]) for key in whole)

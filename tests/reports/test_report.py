@@ -83,6 +83,14 @@ def test_nothing_but_failures_is_a_report_too(tmp_path):
     assert "    last words" in text
 
 
+def test_a_failure_without_a_log_is_in_every_format(tmp_path):
+    files = make_report(
+        [write_run(tmp_path, [make_record(), fail(make_record("dsr"), "killed by hand")])], {"md", "tex"}
+    )
+    assert "killed by hand" in files["report.md"].decode()
+    assert "killed by hand" in files["report.tex"].decode()
+
+
 def test_names_that_are_alike_as_files_stay_apart(tmp_path):
     run = write_run(tmp_path, [make_record(scenario=name) for name in ("a b", "a?b", "A_b")])
     names = [name for name in make_report([run], {"md"}) if name.endswith("examples.png")]

@@ -78,7 +78,13 @@ def test_knows_the_published_collections(root, cache):
     assert only(root, cache, "mvtec_ad/pill").note == (
         "incomplete: 3 of 267 train, 2 of 26 normal test, 2 of 141 anomalous test"
     )
-    assert only(root, cache, "mvtec_ad/mine").note == "not a scenario of MVTec AD"
+    mine = only(root, cache, "mvtec_ad/mine")
+    assert mine.note == "not a scenario of MVTec AD"
+    assert (mine.id, mine.collection.title, mine.collection.scenarios) == (
+        "mvtec_ad_other/mine",
+        "MVTec AD, other scenarios",
+        None,
+    )
     ((_, scenarios, coverage),) = list_collections(root, cache)
     assert scenarios == ["mine", "pill", "toothbrush"]
     assert coverage == "2 of 15 scenarios and 1 other"

@@ -47,6 +47,12 @@ def test_a_limit_draws_a_seeded_subset_without_replacement(folder, tmp_path):
     assert first != values(source.images((8, 8), limit=5, seed=2))
 
 
+def test_choices_from_a_larger_folder_do_not_fill_the_cache(folder, tmp_path):
+    source = PhotographFolder(folder, Cache(tmp_path / "cache"))
+    source.images((8, 8), limit=5, seed=1)
+    assert not list((tmp_path / "cache").rglob("*.npy"))
+
+
 def test_within_the_limit_all_seeds_share_one_decoding(folder, tmp_path):
     source = PhotographFolder(folder, Cache(tmp_path / "cache"))
     orders = [values(source.images((8, 8), limit=100, seed=seed)) for seed in (1, 2)]
