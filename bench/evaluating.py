@@ -126,6 +126,8 @@ def evaluate_maps(options: EvaluationOptions, console: Console) -> int:
                 record = _record(task, store, options.definitions)
             records.append(record)
             console.print(f"{outcome_line(record)} [{number} of {len(tasks)}]", highlight=False, soft_wrap=True)
+            if options.definitions and record.status == "ok" and record.metrics.get("au_pro@0.3") is None:
+                console.print("  no other definitions: AU-PRO is not defined here", highlight=False, soft_wrap=True)
         return report_records(records, store, "mend what they name and run the same command again", console)
 
 
@@ -259,7 +261,8 @@ def _record(task: _Task, store: RunStore, definitions: bool) -> Record:
             "images": images,
         }
         examples = make_examples(scenario, images, sizes, given.maps)
-        if definitions and not scenario.saturated:
+        # Where AU-PRO itself is undefined, or the metric is another one, there is nothing to compare.
+        if definitions and scores.metrics.get("au_pro@0.3") is not None:
             others = _definitions(given, scenario, sizes)
     except user_errors() as error:
         failure = Failure(kind="error", reason=str(error).splitlines()[0], log_tail=str(error))

@@ -10,7 +10,6 @@
 import csv
 import hashlib
 import math
-import zipfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -101,8 +100,8 @@ def read_map(file: Path) -> NDArray[Any]:
     """
     try:
         array = _read(file)
-    except (OSError, ValueError, EOFError, KeyError, IndexError, TypeError, zipfile.BadZipFile) as error:
-        raise DataError(f"cannot read the anomaly map {file}: {error}") from error
+    except Exception as error:  # whatever the readers of three formats make of a damaged file
+        raise DataError(f"cannot read the anomaly map {file}: {error or type(error).__name__}") from error
     if array.ndim == 3 and 1 in (array.shape[0], array.shape[-1]):
         array = array.squeeze(0 if array.shape[0] == 1 else -1)
     if array.dtype.kind in "iub" and array.dtype.itemsize <= 2:
@@ -119,14 +118,11 @@ def _read(file: Path) -> NDArray[Any]:
     if file.suffix.lower() in (".tiff", ".tif"):
         import tifffile
 
-        try:
-            return np.asarray(tifffile.imread(file))
-        except tifffile.TiffFileError as error:
-            raise ValueError(str(error)) from error
-    loaded = np.load(file, allow_pickle=False)
-    if isinstance(loaded, np.ndarray):
-        return loaded
-    with loaded:
+        return np.asarray(tifffile.imread(file))
+    with file.open("rb") as opened:
+        loaded = np.load(opened, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return loaded
         if len(loaded.files) != 1:
             raise ValueError(f"it holds {len(loaded.files)} arrays ({', '.join(loaded.files)}), one is expected")
         return np.asarray(loaded[loaded.files[0]])

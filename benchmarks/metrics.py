@@ -7,7 +7,7 @@
 Peers that are not installed are left out (``pip install anomalib adeval torchmetrics scikit-learn``). Every
 implementation runs in a fresh process on maps in memory; times are the best of ``--repeat`` runs after one on two
 images, so that compilation is not counted. Compare ratios: the machine's speed cancels out. Extra memory is the peak
-of the process above what it held with the maps loaded (or, streamed from files, with nothing loaded).
+of the process above what it held before the first run on all maps.
 """
 
 import argparse
@@ -232,9 +232,9 @@ def measure(row: str, maps_file: str, masks_file: str, repeat: int) -> None:
     few = range(third - 2, third + 2)  # two normal, two anomalous
     ROWS[row](np.stack([maps[i] for i in few]), np.stack([masks[i] for i in few]))
     SCRATCH.clear()
-    before = peak()
+    before = memory("VmRSS")
     values = ROWS[row](maps, masks)
-    extra = (peak() - before) / 2**20
+    extra = (memory("VmHWM") - before) / 2**20
     # Each run is paired with a sort: what else the machine does then slows both.
     loaded = np.load(maps_file)
     sort_in_place(loaded, masks)
@@ -263,10 +263,13 @@ def timed(row: Callable[[Any, Any], Values], maps: Any, masks: Any) -> tuple[flo
     return time.perf_counter() - wall, time.process_time() - cpu
 
 
-def peak() -> int:
-    """Return the peak memory of this process in bytes; getrusage would report that of the parent if larger."""
+def memory(kind: str) -> int:
+    """Return memory of this process in bytes, now (VmRSS) or its peak (VmHWM).
+
+    getrusage would report the peak of the parent if that is larger.
+    """
     status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) * 1024
+    return int(status.split(f"{kind}:")[1].split()[0]) * 1024
 
 
 def adaptive_spro(maps: Maps, defects: Sequence[Sequence[Any]], limit: float) -> tuple[float, int]:

@@ -209,6 +209,7 @@ def bootstrap_images(
     resamples: int = 1000,
     level: float = 0.95,
     seed: int = 0,
+    names: Sequence[str] | None = None,
 ) -> dict[str, Interval]:
     """Return intervals for ``image_au_roc``, ``image_average_precision`` and ``image_f1_max``.
 
@@ -218,11 +219,12 @@ def bootstrap_images(
         resamples: how many.
         level: of the interval, in (0, 1).
         seed: of the resampling.
+        names: a name for each image, used in messages.
 
     Raises:
         MetricError: a score is not finite, or one kind of images is missing.
     """
-    values, anomalous = check_scores(scores, labels)
+    values, anomalous = check_scores(scores, labels, names)
     ranked = _RankedScores(values, anomalous)
     return _intervals(ranked.values, anomalous, resamples, level, seed)
 
@@ -235,10 +237,11 @@ def compare_images(
     resamples: int = 1000,
     level: float = 0.95,
     seed: int = 0,
+    names: Sequence[str] | None = None,
 ) -> dict[str, Interval]:
     """Return intervals for the differences ``first - second`` of two methods on the same images (paired)."""
-    values, anomalous = check_scores(first, labels)
-    others, _ = check_scores(second, labels)
+    values, anomalous = check_scores(first, labels, names)
+    others, _ = check_scores(second, labels, names)
     left, right = _RankedScores(values, anomalous), _RankedScores(others, anomalous)
 
     def differences(weights: Floats) -> dict[str, Floats]:

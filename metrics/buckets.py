@@ -23,6 +23,8 @@ SAMPLE = 4096
 """Scores per image that show where its pixels lie."""
 FINE_BITS = 5
 """Bits of an entry of ``Axis.cells`` that say how far to shift; a float32 key has at most 20 to shift."""
+INFINITY = 0x7F800000
+"""Its key, and its bits."""
 OCCUPIED = -(2**31)
 """Counters of buckets with a threshold start here, so that their sign tells them from the others."""
 
@@ -95,8 +97,9 @@ def make_table(thresholds: FloatArray, sample: FloatArray) -> BucketTable | None
     """
     if thresholds.size == 0 or sample.size == 0:
         return None
-    low = min(_key(thresholds[0]), _key(sample.min())) - 1
-    high = max(_key(thresholds[-1]), _key(sample.max())) + 1
+    # The bits of a NaN reach beyond those of infinity, to the end of the range; the second pass refuses its image.
+    low = max(min(_key(thresholds[0]), _key(sample.min())), -INFINITY) - 1
+    high = min(max(_key(thresholds[-1]), _key(sample.max())), INFINITY) + 1
     shift = max(0, (high - low).bit_length() - (CELLS.bit_length() - 1))
 
     def axis(digits: NDArray[np.int64]) -> Axis:

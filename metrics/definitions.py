@@ -54,7 +54,7 @@ class DefinitionValue:
 
     Attributes:
         definition: which.
-        value: nominally in [0, 1].
+        value: nominally in [0, 1]; NaN where the definition gives nothing.
         deviation: from the exact value at the limit 0.3.
     """
 
@@ -89,7 +89,10 @@ def evaluate_definitions(
             raise MetricError(f"there is no definition {name!r}; there are {', '.join(known)}")
     case = _Case(MapReader(maps, names), masks, worker_count(threads))
     check_lengths(case.reader, masks, "masks")
-    exact = _exact(case, 0.3)
+    ranked = rank_defects(case.reader, case.masks, case.workers)
+    if ranked.undefined_reason:
+        raise MetricError(f"AU-PRO is undefined under every definition: {ranked.undefined_reason}")
+    exact = float(np.mean(ranked.region_au_pro(0.3)))
     chosen = [known[name] for name in which] if which is not None else DEFINITIONS
     values = [definition._compute(case) for definition in chosen]
     return tuple(
@@ -99,9 +102,7 @@ def evaluate_definitions(
 
 def _exact(case: _Case, limit: float) -> float:
     ranked = rank_defects(case.reader, case.masks, case.workers)
-    if ranked.undefined_reason:
-        raise MetricError(f"AU-PRO is undefined under every definition: {ranked.undefined_reason}")
-    return float(np.mean(ranked.region_au_pro(limit)))
+    return float("nan") if ranked.undefined_reason else float(np.mean(ranked.region_au_pro(limit)))
 
 
 def _curve(
@@ -170,12 +171,25 @@ def _linear_thresholds(case: _Case, dilate: int = 0) -> float:
     return float(np.sum(np.diff(fpr / fpr[-1]) * (overlap[1:] + overlap[:-1]) / 2))
 
 
+def _image_by_image(case: _Case) -> float:
+    values = []
+    for index in range(len(case.masks)):
+        mask = case.masks[index]
+        if mask is not None and read_mask(mask, case.reader.label(index)).any():
+            alone = _Case(case.reader.subset([index]), Subset(case.masks, [index]), case.workers)
+            full = read_mask(mask, case.reader.label(index)).all()
+            values.append(float("nan") if full else _linear_thresholds(alone))
+    return float(np.mean(values))
+
+
 def _score_bins(case: _Case, bins: int) -> float:
     low, high = _score_range(case)
     if low == high:
         return float("nan")
-    fpr, overlap = _curve(case, np.linspace(low, high, bins + 1), inclusive=True)
-    return _area(np.append(fpr, 0.0)[::-1], np.append(overlap, 0.0)[::-1], 0.3) / 0.3
+    # In float32, as there: the curve begins elsewhere if rounding lifts the highest edge above the highest score.
+    edges = np.linspace(0, 1, bins + 1, dtype=np.float32) * (np.float32(high) - np.float32(low)) + np.float32(low)
+    fpr, overlap = _curve(case, np.unique(edges), inclusive=True)
+    return _area(fpr[::-1], overlap[::-1], 0.3) / 0.3
 
 
 def _anomalous_only(case: _Case) -> float:
@@ -189,8 +203,6 @@ def _resized(case: _Case, rule: Callable[[NDArray[np.bool_]], NDArray[np.bool_]]
     for index in range(count):
         mask = case.masks[index]
         masks.append(None if mask is None else rule(read_mask(mask, case.reader.label(index))))
-    if not any(mask is not None and mask.any() for mask in masks):
-        return float("nan")  # no defect survives the rounding
     maps = UpsampledMaps(_Read(case.reader, count), [(RESIZED, RESIZED)] * count)
     return _exact(_Case(replace(case.reader, maps=maps), masks, case.workers), 0.3)
 
@@ -200,10 +212,15 @@ def _nearest(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return mask[np.ix_(rows, columns)]
 
 
-def _bilinear(mask: NDArray[np.bool_]) -> Floats:
-    """Return the share of defect under each target pixel: a triangle as wide as the target pixel and more."""
+def _bilinear(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Return the share of defect under each target pixel, 0 to 255, as a mask of 8 bits is resized: rounded.
+
+    The weights are a triangle as wide as the target pixel and more.
+    """
     rows, columns = (_triangle_weights(size) for size in mask.shape)
-    return rows @ mask.astype(np.float64) @ columns.T
+    share = rows @ mask.astype(np.float64) @ columns.T
+    # The tolerance absorbs the rounding of weights that sum to one.
+    return np.floor(255 * share + (0.5 + 1e-9)).astype(np.uint8)
 
 
 def _triangle_weights(size: int) -> Floats:
@@ -214,17 +231,16 @@ def _triangle_weights(size: int) -> Floats:
     return np.asarray(weights / weights.sum(axis=1, keepdims=True))
 
 
-# The tolerances absorb the rounding of weights that sum to one: a fully covered pixel counts as fully covered.
 def _more_than_half(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    return _bilinear(mask) > 0.5
+    return np.asarray(_bilinear(mask) > 127)
 
 
 def _truncated(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    return _bilinear(mask) > 1 - 1e-9
+    return np.asarray(_bilinear(mask) == 255)
 
 
 def _touched(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    return _bilinear(mask) > 1e-9
+    return np.asarray(_bilinear(mask) > 0)
 
 
 class _Read(Sequence[FloatArray]):
@@ -267,7 +283,10 @@ DEFINITIONS = (
         partial(_exact, limit=0.05),
     ),
     Definition(
-        "no limit", "every distinct score, up to FPR 1", "papers that name no limit", partial(_exact, limit=1.0)
+        "no limit",
+        "every distinct score, up to FPR 1",
+        "evaluation code of MVTec AD with --pro_integration_limit 1; papers that name no limit",
+        partial(_exact, limit=1.0),
     ),
     Definition(
         "100 ranks",
@@ -284,31 +303,37 @@ DEFINITIONS = (
     Definition(
         "200 thresholds, rescaled",
         "200 linear thresholds; points at FPR < 0.3 kept, their FPR divided by its maximum, no interpolation",
-        "compute_pro of RD4AD, copied into many repositories",
+        "compute_pro of RD4AD, copied into many repositories, on a whole test set",
         _linear_thresholds,
     ),
     Definition(
+        "200 thresholds, image by image",
+        "the same for each image with a defect alone, and the mean",
+        "evaluation of RD4AD (test.py), which calls compute_pro for one image at a time",
+        _image_by_image,
+    ),
+    Definition(
         "dilated prediction",
-        "the same, the prediction dilated by 5 × 5 for the overlap but not for the FPR",
+        "200 linear thresholds over the whole set, the prediction dilated by 5 × 5 for the overlap but not for the FPR",
         "compute_pro of SimpleNet",
         partial(_linear_thresholds, dilate=5),
     ),
     Definition(
         "anomalous images only",
         "every distinct score, up to FPR 0.3, the FPR over anomalous images",
-        "code that evaluates only images with a mask",
+        "the images that RD4AD's evaluation reads, here with exact thresholds",
         _anomalous_only,
     ),
     Definition(
         "256, nearest",
         "maps and masks resized to 256 × 256, masks by nearest neighbour",
-        "common data loaders",
+        "data loaders of the public PaDiM and SPADE codes; anomalib (torchvision resizes masks so)",
         partial(_resized, rule=_nearest),
     ),
     Definition(
         "256, half covered",
-        "the same, masks bilinear (antialiased) and rounded at one half",
-        "common data loaders",
+        "the same, masks bilinear (antialiased, 8 bits) and cut at one half",
+        "RD4AD (gt > 0.5), Patch-SVDD (masks > 128)",
         partial(_resized, rule=_more_than_half),
     ),
     Definition(

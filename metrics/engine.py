@@ -109,8 +109,10 @@ class _Counter:
         self._table = table
         self._counters = None if table is None else table.counters()
         self._looked_up = 0
-        # Merging walks all thresholds once per block: blocks several times as long keep that cheap.
-        size = max(SMALLEST_BLOCK, min(8 * thresholds.size, LARGEST_BLOCK), thresholds.size)
+        # Merging walks all thresholds once per block: blocks several times as long keep that cheap, and shorter ones
+        # do where the table leaves few pixels to merge.
+        times = 8 if table is None else 2
+        size = max(SMALLEST_BLOCK, min(times * thresholds.size, LARGEST_BLOCK), thresholds.size)
         self._block: NDArray[Any] = np.empty(size, thresholds.dtype)
         self._filled = 0
 

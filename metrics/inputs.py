@@ -90,6 +90,9 @@ def read_mask(mask: Any, label: str) -> NDArray[np.bool_]:
 
 def check_lengths(reader: MapReader, other: Sequence[Any] | NDArray[Any], what: str) -> None:
     """Raise MetricError unless there are as many maps (and names) as ``other``."""
+    for sequence, called in ((reader.maps, "maps"), (other, what)):
+        if not hasattr(sequence, "__len__"):
+            raise MetricError(f"the {called} are read more than once: give a sequence, not {type(sequence).__name__}")
     if len(reader.maps) != len(other):
         raise MetricError(f"{len(reader.maps)} maps, but {len(other)} {what}")
     if reader.names is not None and len(reader.names) != len(other):

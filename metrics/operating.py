@@ -38,6 +38,8 @@ def operating_points(
     scores: Sequence[float] | NDArray[Any],
     labels: Sequence[Any] | NDArray[Any],
     fprs: Sequence[float] = (0.0, 0.01, 0.05),
+    *,
+    names: Sequence[str] | None = None,
 ) -> tuple[OperatingPoint, ...]:
     """Choose thresholds on normal validation images, as one must in practice, and apply them to the test images.
 
@@ -47,12 +49,13 @@ def operating_points(
         scores: (n,) of the test images.
         labels: (n,) true = anomalous.
         fprs: false-positive rates to declare, each in [0, 1).
+        names: a name for each test image, used in messages.
 
     Raises:
         MetricError: no validation score, a score that is not finite, or a rate out of range.
     """
-    validation, _ = check_scores(validation_scores, np.zeros(len(validation_scores)))
-    values, anomalous = check_scores(scores, labels)
+    validation, _ = check_scores(validation_scores, np.zeros(len(validation_scores)), what="validation image")
+    values, anomalous = check_scores(scores, labels, names)
     points = []
     for fpr in fprs:
         threshold = _threshold(validation, fpr, "validation image")
@@ -72,6 +75,8 @@ def false_negative_rates(
     scores: Sequence[float] | NDArray[Any],
     labels: Sequence[Any] | NDArray[Any],
     fprs: Sequence[float] = (0.0, 0.01, 0.05),
+    *,
+    names: Sequence[str] | None = None,
 ) -> dict[float, float]:
     """Return the lowest false-negative rate at which at most a share ``fpr`` of the normal images is called anomalous.
 
@@ -81,7 +86,7 @@ def false_negative_rates(
     Raises:
         MetricError: no normal image, a score that is not finite, or a rate out of range.
     """
-    values, anomalous = check_scores(scores, labels)
+    values, anomalous = check_scores(scores, labels, names)
     return {
         float(fpr): _share(values[anomalous] <= _threshold(values[~anomalous], fpr, "normal image")) for fpr in fprs
     }
@@ -91,6 +96,8 @@ def false_positive_rates(
     scores: Sequence[float] | NDArray[Any],
     labels: Sequence[Any] | NDArray[Any],
     fnrs: Sequence[float] = (0.0, 0.01, 0.05),
+    *,
+    names: Sequence[str] | None = None,
 ) -> dict[float, float]:
     """Return the lowest false-positive rate at which at most a share ``fnr`` of the anomalous images is missed.
 
@@ -99,7 +106,7 @@ def false_positive_rates(
     Raises:
         MetricError: no anomalous image, a score that is not finite, or a rate out of range.
     """
-    values, anomalous = check_scores(scores, labels)
+    values, anomalous = check_scores(scores, labels, names)
     # Missing as few as allowed means calling everything anomalous that scores at least the next one.
     return {
         float(fnr): _share(values[~anomalous] >= -_threshold(-values[anomalous], fnr, "anomalous image"))

@@ -37,7 +37,9 @@ class Ranking:
 
     def first_within(self, limit: float) -> int:
         """Return the first threshold whose false-positive rate does not exceed ``limit`` (k if none)."""
-        within = np.searchsorted(self.at_least[::-1], limit * self.normals, side="right")
+        # 0.29 × 100 is 29, in spite of 28.999999999999996.
+        allowed = limit * self.normals * (1 + 4 * np.finfo(np.float64).eps)
+        within = np.searchsorted(self.at_least[::-1], allowed, side="right")
         return int(self.thresholds.size - within)
 
     def unit_areas(self, limit: float) -> tuple[int, NDArray[np.float64]]:
@@ -82,9 +84,11 @@ def check_limits(fpr_limits: tuple[float, ...]) -> tuple[float, ...]:
     """Return the limits as distinct floats.
 
     Raises:
-        MetricError: a limit is not in (0, 1].
+        MetricError: there is none, or one is not in (0, 1].
     """
     limits = tuple(dict.fromkeys(float(limit) for limit in fpr_limits))
+    if not limits:
+        raise MetricError("no FPR limit given")
     for limit in limits:
         if not 0 < limit <= 1:
             raise MetricError(f"an FPR limit must lie in (0, 1], is {limit}")

@@ -228,7 +228,7 @@ def _gather(reader: MapReader, index: int, defects: Sequence[Defect]) -> _ImageD
         mask = read_mask(defect.mask, label)
         if mask.shape != shape:
             raise MetricError(f"{label}: the mask has shape {mask.shape}, that of the first defect {shape}")
-        if defect.saturation != int(defect.saturation) or defect.saturation < 0:
+        if not defect.saturation >= 0 or defect.saturation % 1 != 0:  # the remainder of infinity is NaN
             raise MetricError(f"{label}: saturation must be a number of pixels, is {defect.saturation}")
         anywhere |= mask
         pixels = scores[mask]

@@ -15,9 +15,11 @@ from cli_support import Command
 from rich.console import Console
 
 from bench.datasets.images import image_size
-from bench.errors import UsageError
+from bench.errors import DataError, UsageError
 from bench.evaluating import EvaluationOptions, evaluate_maps
+from bench.given_maps import read_map
 from metrics import UpsampledMaps
+from metrics.definitions import DEFINITIONS
 from results.arrays import read_examples, read_maps
 from results.definitions import read_definitions
 from results.store import RunStore
@@ -131,18 +133,19 @@ def test_other_definitions_stay_apart_from_the_results(
 ) -> None:
     done = bench("evaluate", run, "--data-root", data_root, "--out", "out", "--definitions", "all")
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "no other definitions: AU-PRO is not defined here" in done.stdout  # the scenario in LOCO form
     store = RunStore(tmp_path / "out")
     for record in store.records():
         found = {value.name: value.value for value in read_definitions(store.cell_directory(record))}
         assert bool(found) == (record.collection.name == "parts")
         if found:
-            assert len(found) == 13
+            assert list(found) == [definition.name for definition in DEFINITIONS]
             assert found["exact@0.3"] == record.metrics["au_pro@0.3"]
             assert found["exact@0.05"] == record.metrics["au_pro@0.05"]
     report = tmp_path / "out/report"
     assert "100 ranks" not in (report / "metrics.csv").read_text() + (report / "means.csv").read_text()
     with (report / "definitions.csv").open() as file:
-        assert len(list(csv.DictReader(file))) == 26
+        assert len(list(csv.DictReader(file))) == 2 * len(DEFINITIONS)
     assert "under other definitions of AU-PRO" in (report / "report.md").read_text()
     assert (report / "figures/parts-definitions.png").is_file()
     assert r"\input{tables/parts-definitions.tex}" in (report / "report.tex").read_text()
@@ -304,6 +307,30 @@ def test_a_run_without_maps_says_how_to_get_them(bench: Command, run: Path, data
     done = bench("evaluate", "run", "--data-root", data_root, "--out", "other")
     assert done.returncode == 2
     assert "Run it again with bench run --keep-maps" in done.stderr
+
+
+@pytest.mark.parametrize("form", ["tiff", "npz", "npy"])
+def test_whatever_is_damaged_in_a_map_names_its_file(form: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    array = rng.random((40, 50), dtype=np.float32)
+    file = tmp_path / f"map.{form}"
+    if form == "tiff":
+        tifffile.imwrite(file, array, compression="zlib")
+    else:
+        np.savez_compressed(file, array) if form == "npz" else np.save(file, array)
+    whole = bytearray(file.read_bytes())
+    messages = []
+    for _ in range(150):
+        damaged = whole.copy()
+        for position in rng.integers(0, len(whole), 3):
+            damaged[position] ^= int(rng.integers(1, 256))
+        file.write_bytes(damaged[: rng.integers(1, len(whole))] if rng.random() < 0.3 else damaged)
+        try:
+            read_map(file)
+        except DataError as error:
+            messages.append(str(error))
+    assert len(messages) > 30
+    assert all(str(file) in message for message in messages)
 
 
 def test_a_damaged_definitions_file_is_named(bench: Command, run: Path, tmp_path: Path) -> None:

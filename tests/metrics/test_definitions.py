@@ -2,10 +2,20 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy import ndimage
 
 import metrics
-from metrics.definitions import DEFINITIONS, RESIZED, _bilinear, _nearest, evaluate_definitions
+from metrics.definitions import (
+    DEFINITIONS,
+    RESIZED,
+    _bilinear,
+    _more_than_half,
+    _nearest,
+    _touched,
+    _truncated,
+    evaluate_definitions,
+)
 
 
 @pytest.fixture(scope="module")
@@ -30,13 +40,13 @@ def regions(masks):
             yield from ((index, labels == region) for region in range(1, number + 1))
 
 
-def points(case, thresholds, dilate=None):
-    """Return FPR and mean overlap of maps > threshold."""
+def points(case, thresholds, dilate=None, inclusive=False):
+    """Return FPR and mean overlap of maps > threshold, or >= it."""
     maps, masks = case
     normal = np.array([np.ones(maps[0].shape, bool) if mask is None else ~mask for mask in masks])
     fpr, pro = [], []
     for t in thresholds:
-        positive = maps > t
+        positive = maps >= t if inclusive else maps > t
         fpr.append(positive[normal].mean())
         if dilate:
             positive = np.array([ndimage.binary_dilation(p, np.ones((dilate, dilate))) for p in positive])
@@ -55,9 +65,8 @@ def test_exact_definitions_are_the_metric(case):
         assert value(case, name) == au_pro[limit]
 
 
-@pytest.mark.parametrize("quantised", [False, True])
-def test_equidistant_ranks(case, quantised):
-    count = 100
+@pytest.mark.parametrize(("count", "quantised"), [(100, False), (100, True), (5000, False)])
+def test_equidistant_ranks(case, count, quantised):
     maps, masks = case
     maps = np.round(maps, 1) if quantised else maps
     normal = np.sort(np.concatenate([m[True if k is None else ~k].ravel() for m, k in zip(maps, masks, strict=True)]))
@@ -69,10 +78,6 @@ def test_equidistant_ranks(case, quantised):
     assert value((maps, masks), f"{count} ranks") == pytest.approx(np.trapezoid(y, x) / 0.3, abs=1e-12)
 
 
-def test_many_equidistant_ranks_approach_the_exact_value(case):
-    assert value(case, "5000 ranks") == pytest.approx(value(case, "exact@0.3"), abs=1e-3)
-
-
 def test_linear_thresholds(case):
     low, high = float(case[0].min()), float(case[0].max())
     thresholds = np.arange(200) * (high - low) / 200 + low
@@ -81,10 +86,26 @@ def test_linear_thresholds(case):
     assert value(case, "dilated prediction") == pytest.approx(expected, abs=1e-12)
 
 
-def test_score_bins_approach_the_exact_value(case):
-    assert value(case, "1000 score bins") == pytest.approx(value(case, "exact@0.3"), abs=1e-3)
+def test_linear_thresholds_image_by_image(case):
+    maps, masks = case
+    alone = [value((maps[[i]], [masks[i]]), "200 thresholds, rescaled") for i in range(3, 8)]
+    assert value(case, "200 thresholds, image by image") == pytest.approx(np.mean(alone), abs=1e-12)
+
+
+@pytest.mark.parametrize("share", [1, 0.95, 0.9])
+def test_score_bins(case, share):
+    """With many pixels at the highest score the curve begins there, not at the origin."""
+    maps, masks = np.minimum(case[0], np.float32(np.quantile(case[0], share))), case[1]
+    edges = np.linspace(0, 1, 1001, dtype=np.float32) * (maps.max() - maps.min()) + maps.min()
+    fpr, pro = (values[::-1] for values in points((maps, masks), edges, inclusive=True))
+    x = np.append(fpr[fpr < 0.3], 0.3)
+    y = np.append(pro[fpr < 0.3], np.interp(0.3, fpr, pro))
+    assert value((maps, masks), "1000 score bins") == pytest.approx(np.trapezoid(y, x) / 0.3, abs=1e-12)
+
+
+def test_an_outlier_makes_all_bins_but_one_useless(case):
     outlier = case[0].copy()
-    outlier[0, 0, 0] = 1e4  # the bins are then wider than all other scores
+    outlier[0, 0, 0] = 1e4
     assert abs(value((outlier, case[1]), "1000 score bins") - value(case, "exact@0.3")) > 0.1
 
 
@@ -93,18 +114,28 @@ def test_only_anomalous_images(case):
     assert value(case, "anomalous images only") == metrics.evaluate_pixels(maps[3:], masks[3:]).au_pro[0.3]
 
 
-def test_resized_masks():
+def test_masks_by_nearest_neighbour():
     mask = np.zeros((512, 1024), bool)
     mask[100:103, 7] = True
     mask[300:400, 500:700] = True
     assert np.array_equal(_nearest(mask), mask[1::2, 2::4])
-    share = _bilinear(mask)
-    assert share.shape == (RESIZED, RESIZED)
-    assert share.min() >= 0
-    assert share.max() == pytest.approx(1)
-    assert share.sum() * 2 * 4 == pytest.approx(mask.sum(), rel=1e-3)
-    same = np.eye(RESIZED, dtype=bool)
-    assert np.array_equal(_bilinear(same), same)
+
+
+@pytest.mark.parametrize("size", [200, 700, 1024])
+def test_bilinear_masks_are_those_of_an_image_library(size):
+    rows, columns = np.mgrid[:size, :size]
+    mask = (rows - 0.4 * size) ** 2 + (columns - 0.6 * size) ** 2 < (0.2 * size) ** 2
+    image = Image.fromarray(mask.astype(np.uint8) * 255).resize((RESIZED, RESIZED), Image.Resampling.BILINEAR)
+    # Pillow also rounds between its two passes.
+    assert np.abs(_bilinear(mask).astype(int) - np.asarray(image)).max() <= 1
+
+
+@pytest.mark.parametrize(("columns", "covered"), [(9, (1, 2, 3)), (10, (2, 3, 3))])
+def test_rounding_rules(columns, covered):
+    """The second target pixel is hardly missed with 9 of its 10 columns, the third is half covered with 10."""
+    mask = np.zeros((1024, 1024), bool)
+    mask[:, :columns] = True
+    assert tuple(rule(mask)[100].sum() for rule in (_truncated, _more_than_half, _touched)) == covered
 
 
 def test_rounding_rules_are_ordered_by_area(case):
@@ -116,6 +147,13 @@ def test_rounding_rules_are_ordered_by_area(case):
     assert values == sorted(values, reverse=True)
     assert results["exact@0.3"].deviation == 0
     assert all(r.definition.source and r.definition.description for r in results.values())
+
+
+def test_a_definition_that_gives_nothing_leaves_the_others(case):
+    maps, masks = case[0][2:4], [None, np.ones((40, 40), bool)]
+    results = {r.definition.name: r.value for r in evaluate_definitions(maps, masks)}
+    assert np.isnan(results["anomalous images only"])
+    assert results["exact@0.3"] == metrics.evaluate_pixels(maps, masks).au_pro[0.3]
 
 
 def test_undefined_and_unknown(case):

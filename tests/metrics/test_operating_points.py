@@ -41,7 +41,8 @@ def test_declared_and_realised_rate_can_differ():
     ("arguments", "message"),
     [
         (([], [1], [1]), "no validation image"),
-        (([np.nan], [1], [1]), "image 0: the image score is nan"),
+        (([np.nan], [1], [1]), "validation image 0: the image score is nan"),
+        (([1], [np.nan], [1]), "^image 0: the image score is nan"),
         (([1], [1], [1], [1.0]), r"in \[0, 1\)"),
     ],
 )

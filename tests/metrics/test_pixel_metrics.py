@@ -138,7 +138,10 @@ def test_an_empty_mask_is_reported():
     assert not result.undefined
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+NANS = [np.uint32(bits).view(np.float32) for bits in (0x7F800001, 0x7FC00000, 0x7FFFFFFF, 0xFF800001, 0xFFFFFFFF)]
+
+
+@pytest.mark.parametrize("bad", [*NANS, np.inf, -np.inf])
 @pytest.mark.parametrize("anomalous", [True, False])
 @pytest.mark.parametrize("threads", [1, 3])
 def test_a_score_that_is_not_finite_names_the_image(bad, anomalous, threads):
@@ -182,3 +185,22 @@ def test_a_failure_to_read_keeps_its_own_error():
 
     with pytest.raises(OSError, match="cannot read"):
         metrics.evaluate_pixels(Broken([0, 0]), [None, np.eye(2)])
+
+
+def test_a_limit_that_is_a_whole_number_of_pixels_is_reached_in_spite_of_rounding():
+    """0.29 of 100 normal pixels are 29, although 0.29 * 100 < 29."""
+    maps = np.arange(102, dtype=np.float32)[None, ::-1]  # two defect pixels after 29 and after 100 false positives
+    mask = np.zeros((1, 102))
+    mask[0, [29, 30, 101]] = 1
+    mask[0, 29] = 0
+    result = metrics.evaluate_pixels([maps], [mask], (0.29,))
+    assert result.regions.overlap[0.29].tolist() == [0.0, 0.0]
+    mask[0, 30], mask[0, 29] = 0, 1
+    assert metrics.evaluate_pixels([maps], [mask], (0.29,)).regions.overlap[0.29].tolist() == [1.0, 0.0]
+
+
+def test_no_limit_and_no_sequence():
+    with pytest.raises(metrics.MetricError, match="no FPR limit given"):
+        metrics.evaluate_pixels([np.zeros((2, 2))], [None], ())
+    with pytest.raises(metrics.MetricError, match="give a sequence, not generator"):
+        metrics.evaluate_pixels((m for m in [np.zeros((2, 2))]), [None])

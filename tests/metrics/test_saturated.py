@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import metrics
-from metrics import Defect
+from metrics import Defect, saturated
 
 
 @settings(max_examples=120, deadline=None)
@@ -19,6 +19,18 @@ def test_equals_the_definition(seed, kind, images, limit):
     if result.undefined:
         assert math.isnan(result.au_spro[limit])
     else:
+        assert result.au_spro[limit] == pytest.approx(saturated_value(maps, defects, limit), abs=1e-9)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from(sorted(SCORES)), st.floats(0.01, 0.6), st.floats(0.1, 1))
+def test_any_guess_of_the_lowest_score_gives_the_same(seed, kind, limit, margin):
+    maps, _ = random_case(seed, kind, 3)
+    defects = random_defects(seed, maps)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(saturated, "MARGIN", margin)
+        result = metrics.evaluate_saturated(maps, defects, (limit,), threads=1)
+    if not result.undefined:
         assert result.au_spro[limit] == pytest.approx(saturated_value(maps, defects, limit), abs=1e-9)
 
 
@@ -79,6 +91,8 @@ def test_corrections_are_reported_by_image():
     [
         ([Defect(np.eye(3), -1)], r"image 1, defect 0: saturation .* is -1"),
         ([Defect(np.eye(3), 0.5)], r"image 1, defect 0: saturation .* is 0.5"),
+        ([Defect(np.eye(3), math.nan)], r"image 1, defect 0: saturation .* is nan"),
+        ([Defect(np.eye(3), math.inf)], r"image 1, defect 0: saturation .* is inf"),
         ([Defect(np.eye(3), 1), Defect(np.eye(4), 1)], r"image 1, defect 1: the mask has shape \(4, 4\)"),
         ([Defect(np.eye(4), 1)], r"image 1: the map has shape \(3, 3\)"),
     ],
