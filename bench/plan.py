@@ -152,7 +152,9 @@ def find_photographs(options: RunOptions, cache: Cache) -> PhotographFolder | No
     if options.penalty_images == "none":
         return None
     if options.penalty_images is not None:
-        return PhotographFolder(Path(options.penalty_images).absolute(), cache)
+        named = PhotographFolder(Path(options.penalty_images).absolute(), cache)
+        named.check()
+        return named
     folders = (options.data_root / name for name in ("imagenet", "photographs"))
     return next((PhotographFolder(folder.absolute(), cache) for folder in folders if folder.is_dir()), None)
 

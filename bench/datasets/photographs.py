@@ -42,6 +42,14 @@ class PhotographFolder:
         fingerprint = hashlib.sha256("".join(lines).encode()).hexdigest()[:8]
         return f"{self.path.absolute().name} ({len(lines)} images, {fingerprint})"
 
+    def check(self) -> None:
+        """See whether there are images.
+
+        Raises:
+            DataError: The folder is missing or holds no images.
+        """
+        _ = self._files
+
     def images(
         self,
         size: tuple[int, int],

@@ -15,6 +15,7 @@ from cli_support import Command
 
 from bench.plan import Plan
 from bench.run import choose_folder
+from reports.block import BEGIN, END
 from results.store import RunStore
 
 Start = Callable[..., subprocess.Popen[str]]
@@ -183,6 +184,20 @@ def test_cells_without_maps_run_again_to_keep_them(
     command.remove("--keep-maps")
     rest = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert "0 of 4 cells to run" in rest.stdout
+
+
+def test_the_means_go_into_a_markdown_file(out: Path, environment: dict[str, str], tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"# Mine\n\n{BEGIN}\n{END}\n")
+
+    def report(*options: str) -> int:
+        command = [sys.executable, "-m", "bench", "report", str(out), "--into", str(page), *options]
+        return subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, check=False).returncode
+
+    assert report("--check") == 3
+    assert report() == 0
+    assert "| Tiny" in page.read_text()
+    assert report("--check") == 0
 
 
 def test_without_out_the_newest_run_of_the_same_cells_continues(
