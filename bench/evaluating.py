@@ -35,6 +35,7 @@ from metrics.definitions import evaluate_definitions
 from results.arrays import MAPS_FILE, Example, read_maps, write_examples
 from results.definitions import DefinitionValue, write_definitions
 from results.record import Failure, MapsSource, Record
+from results.regions import RegionResult, write_regions
 from results.store import RunStore
 
 ELSEWHERE = "anomaly maps computed elsewhere"
@@ -241,6 +242,7 @@ def _record(task: _Task, store: RunStore, definitions: bool) -> Record:
     scenario = task.scenario
     outcome: dict[str, Any]
     examples: list[Example] = []
+    regions: tuple[RegionResult, ...] = ()
     others: list[DefinitionValue] = []
     try:
         scenario.check_test()
@@ -249,7 +251,7 @@ def _record(task: _Task, store: RunStore, definitions: bool) -> Record:
         given = task.load(sizes)
         found = Predictions(given.maps, given.scores)
         scores = evaluate(found, scenario.test, sizes, PROTOCOL, saturated=scenario.saturated, threads=usable_cores())
-        images = image_results(scenario, given.scores)
+        images, regions = image_results(scenario, given.scores), scores.regions
         outcome = {
             "key": _key(task, given),
             "status": "ok",
@@ -283,6 +285,7 @@ def _record(task: _Task, store: RunStore, definitions: bool) -> Record:
         # An earlier attempt may have failed on maps that have been mended since.
         store.remove(record.model_copy(update={"key": _key(task, None)}))
         write_examples(store.cell_directory(record), examples)
+        write_regions(store.cell_directory(record), regions)
         if others:
             write_definitions(store.cell_directory(record), others)
     store.write(record)

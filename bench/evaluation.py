@@ -15,7 +15,16 @@ from bench.errors import DataError
 from bench.protocol import Protocol
 from methods.detector import Detector, ImageSet, Progress
 from methods.errors import MethodError
-from metrics import UpsampledMaps, evaluate_images, evaluate_loco, evaluate_pixels, loco_halves
+from metrics import (
+    Regions,
+    SaturatedMetrics,
+    UpsampledMaps,
+    evaluate_images,
+    evaluate_loco,
+    evaluate_pixels,
+    loco_halves,
+)
+from results.regions import RegionResult
 
 PREDICTION_BATCH = 8
 HALVES = ("structural", "logical")
@@ -45,11 +54,13 @@ class Scores:
         metrics: By name; a value that is not defined is ``None``.
         undefined: By name, the reason.
         notes: What had to be corrected in the ground truth, by image.
+        regions: Every defect region; none where the metrics are undefined.
     """
 
     metrics: dict[str, float | None]
     undefined: dict[str, str]
     notes: tuple[str, ...]
+    regions: tuple[RegionResult, ...]
 
 
 def check_ground_truth(images: Sequence[TestImage], sizes: Sequence[tuple[int, int]], *, saturated: bool) -> None:
@@ -135,7 +146,8 @@ def evaluate(
         if not name.startswith(("au_pro_q", "size_robustness")) or name.endswith(f"@{protocol.quartile_fpr_limit}")
     }
     notes = tuple(_nothing_marked(names[index]) for index in pixels.empty_masks)
-    return _scores(wanted, {**pixels.undefined, **at_image.undefined}, notes)
+    regions = [] if math.isnan(next(iter(pixels.au_pro.values()))) else _regions(pixels.regions, images)
+    return _scores(wanted, {**pixels.undefined, **at_image.undefined}, notes, regions)
 
 
 def _evaluate_halves(
@@ -165,7 +177,37 @@ def _evaluate_halves(
         values[name] = sum(values[f"{half}/{name}"] for half in halves) / len(halves)
     marked = {*pixels.structural.image.tolist(), *pixels.logical.image.tolist()}
     empty = [image.name for index, image in enumerate(images) if image.anomalous and index not in marked]
-    return _scores(values, undefined, (*map(_nothing_marked, empty), *pixels.notes))
+    found = [region for half in (pixels.structural, pixels.logical) for region in _saturated_regions(half, images)]
+    return _scores(values, undefined, (*map(_nothing_marked, empty), *pixels.notes), found)
+
+
+def _regions(regions: Regions, images: Sequence[TestImage]) -> list[RegionResult]:
+    return [
+        RegionResult(
+            image=images[image].name,
+            defect=images[image].defect,
+            area=area,
+            values={f"au_pro@{limit}": float(values[number]) for limit, values in regions.au_pro.items()}
+            | {f"overlap@{limit}": float(values[number]) for limit, values in regions.overlap.items()},
+        )
+        for number, (image, area) in enumerate(zip(regions.image.tolist(), regions.area.tolist(), strict=True))
+    ]
+
+
+def _saturated_regions(half: SaturatedMetrics, images: Sequence[TestImage]) -> list[RegionResult]:
+    if half.undefined:
+        return []
+    defects = zip(half.image.tolist(), half.area.tolist(), half.saturation.tolist(), strict=True)
+    return [
+        RegionResult(
+            image=images[image].name,
+            defect=images[image].defect,
+            area=area,
+            saturation=saturation,
+            values={f"au_spro@{limit}": float(values[number]) for limit, values in half.contribution.items()},
+        )
+        for number, (image, area, saturation) in enumerate(defects)
+    ]
 
 
 def _kind(image: TestImage) -> str | None:
@@ -184,8 +226,11 @@ def _nothing_marked(name: str) -> str:
     return f"{name}: anomalous, but its ground truth marks no pixel"
 
 
-def _scores(values: dict[str, float], undefined: dict[str, str], notes: tuple[str, ...]) -> Scores:
-    return Scores({name: None if math.isnan(value) else value for name, value in values.items()}, undefined, notes)
+def _scores(
+    values: dict[str, float], undefined: dict[str, str], notes: tuple[str, ...], regions: Sequence[RegionResult]
+) -> Scores:
+    metrics = {name: None if math.isnan(value) else value for name, value in values.items()}
+    return Scores(metrics, undefined, notes, tuple(regions))
 
 
 class OnDemand(Sequence[Item]):

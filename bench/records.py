@@ -10,6 +10,7 @@ from bench.protocol import PROTOCOL
 from results.arrays import EXAMPLES_FILE, MAPS_FILE, write_examples, write_maps
 from results.migrations import load_record
 from results.record import Environment, Failure, Record, Weights
+from results.regions import REGIONS_FILE, write_regions
 from results.store import RECORD_FILE, RunStore
 
 
@@ -37,10 +38,11 @@ def store_outcome(
     """
     folder = store.cell_directory(cell.id)
     if isinstance(outcome, Failure):
-        _remove(folder / EXAMPLES_FILE, folder / MAPS_FILE)
+        _remove(folder / EXAMPLES_FILE, folder / MAPS_FILE, folder / REGIONS_FILE)
         record = _record(cell, environment, command, status="failed", failure=outcome)
     else:
         write_examples(folder, outcome.examples)
+        write_regions(folder, outcome.scores.regions)
         if outcome.maps:
             write_maps(folder, outcome.maps)
         record = _record(

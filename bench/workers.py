@@ -161,21 +161,41 @@ def _quiet_start(slot: Slot) -> Iterator[None]:
 
     Unpickling its arguments imports numpy, before any of its own code could set either.
     """
-    resource_tracker.ensure_running()  # started by itself it would let Ctrl-C through again
     threads = dict.fromkeys(_THREAD_VARIABLES, str(slot.threads))
     before = {name: os.environ.get(name) for name in threads}
-    os.environ.update(threads)
-    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if hasattr(signal, "pthread_sigmask") else None
+    with _uninterrupted():
+        os.environ.update(threads)
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold Ctrl-C back from processes started within, and any request to end from this one until they are started."""
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # started by itself it would let Ctrl-C through again
+    requests: list[int] = []
+    # The mask is for the new process: here, another thread may take the signal, and this one has to act upon it.
+    handlers = {
+        name: signal.signal(name, lambda number, _: requests.append(number)) for name in (signal.SIGINT, signal.SIGTERM)
+    }
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        if held is not None:
-            signal.pthread_sigmask(signal.SIG_SETMASK, held)
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
+        for name, handler in handlers.items():
+            signal.signal(name, handler)
+    if requests:
+        raise KeyboardInterrupt
 
 
 def log_tail(log: Path, start: int) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from results.record import Record
+from results.regions import read_regions
 from results.store import RunStore
 
 if TYPE_CHECKING:
@@ -50,6 +51,35 @@ def images_frame(*runs: Path | str) -> "pd.DataFrame":
         for image in record.images
     ]
     return _frame(rows, (*_CELL, "image", "defect", "anomalous", "score", "key"), "score")
+
+
+def regions_frame(*runs: Path | str) -> "pd.DataFrame":
+    """Every defect region under every cell that worked: a row each.
+
+    Columns: method, title, collection, scenario, seed, train_scale, image, defect, area, saturation (NaN where all
+    pixels count), key, and those of ``results.regions.RegionResult.values``. Values are fractions.
+
+    Args:
+        runs: Run folders.
+
+    Raises:
+        ResultError: A record or a list of regions cannot be read.
+    """
+    import pandas as pd
+
+    rows = [
+        {
+            **dict(zip(_CELL, _cell(record), strict=True)),
+            **region.model_dump(exclude={"values"}),
+            "key": record.key,
+            **region.values,
+        }
+        for run in runs
+        for record in _records([run])
+        for region in read_regions(RunStore(Path(run)).cell_directory(record))
+    ]
+    columns = (*_CELL, "image", "defect", "area", "saturation", "key")
+    return pd.DataFrame(rows, columns=None if rows else list(columns)).astype({"saturation": "float64"})
 
 
 def _records(runs: Iterable[Path | str]) -> Iterable[Record]:

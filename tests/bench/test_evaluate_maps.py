@@ -22,6 +22,7 @@ from metrics import UpsampledMaps
 from metrics.definitions import DEFINITIONS
 from results.arrays import read_examples, read_maps
 from results.definitions import read_definitions
+from results.regions import read_regions
 from results.store import RunStore
 
 
@@ -136,6 +137,13 @@ def test_other_definitions_stay_apart_from_the_results(
     assert "no other definitions: AU-PRO is not defined here" in done.stdout  # the scenario in LOCO form
     store = RunStore(tmp_path / "out")
     for record in store.records():
+        regions = read_regions(store.cell_directory(record))
+        name, halves = ("au_pro@0.3", [regions])
+        if record.collection.name == "demo":
+            name = "au_spro@0.05"
+            halves = [[r for r in regions if r.defect.startswith(half)] for half in ("structural", "logical")]
+        mean = np.mean([np.mean([region.values[name] for region in half]) for half in halves])
+        assert mean == pytest.approx(record.metrics[name], abs=1e-12)
         found = {value.name: value.value for value in read_definitions(store.cell_directory(record))}
         assert bool(found) == (record.collection.name == "parts")
         if found:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -102,7 +103,7 @@ def test_a_run_records_every_cell_and_reports(finished: subprocess.CompletedProc
     assert {image.defect for image in record.images} == {"good", "dent", "stain"}
     assert (out / "report/metrics.csv").exists()
     folder = RunStore(out).cell_directory(record)
-    assert {path.name for path in folder.iterdir()} == {"record.json", "examples.npz", "maps.npz"}
+    assert {path.name for path in folder.iterdir()} == {"record.json", "examples.npz", "maps.npz", "regions.json"}
 
 
 def test_the_same_command_again_does_nothing(
@@ -161,8 +162,10 @@ def test_ctrl_c_while_a_worker_starts(start: Start, data_root: Path, tmp_path: P
     process = start(*arguments(data_root, "--workers", 2))
 
     def workers() -> list[psutil.Process]:
-        children = psutil.Process(process.pid).children()
-        return [child for child in children if any("spawn_main" in part for part in child.cmdline())]
+        with suppress(psutil.NoSuchProcess):
+            children = psutil.Process(process.pid).children()
+            return [child for child in children if any("spawn_main" in part for part in child.cmdline())]
+        return []
 
     wait_for(lambda: process.poll() is not None or workers())
     os.killpg(process.pid, signal.SIGINT)

@@ -5,10 +5,15 @@ from pathlib import Path
 import pytest
 
 from results.errors import ResultError
-from results.frames import images_frame, metrics_frame
+from results.frames import images_frame, metrics_frame, regions_frame
 from results.record import Failure, Record
+from results.regions import RegionResult, write_regions
 from results.store import RunStore
 
+REGIONS = [
+    RegionResult(image="test/dent/000", defect="dent", area=area, values={"overlap@0.05": overlap, "au_pro@0.3": 0.5})
+    for area, overlap in ((10, 0.0), (40, 0.75))
+]
 README = Path(__file__).resolve().parents[2] / "README.md"
 
 
@@ -16,6 +21,7 @@ README = Path(__file__).resolve().parents[2] / "README.md"
 def run(tmp_path, record) -> Path:
     store = RunStore(tmp_path / "runs/RUN")
     store.write(record)
+    write_regions(store.cell_directory(record), REGIONS)
     failed = {"key": "ab" * 32, "status": "failed", "failure": Failure(kind="error", reason="no"), "metrics": {}}
     store.write(Record.model_validate({**record.model_dump(), **failed, "undefined": {}, "images": []}))
     return store.root
@@ -38,9 +44,22 @@ def test_a_row_per_image(run, record):
     assert frame["anomalous"].dtype == bool
 
 
+def test_a_row_per_region(run, record):
+    frame = regions_frame(run)
+    assert frame["area"].tolist() == [10, 40]
+    assert frame["overlap@0.05"].tolist() == [0.0, 0.75]
+    assert frame["saturation"].isna().all()
+    assert set(frame["key"]) == {record.key}
+    (file,) = run.glob("cells/*/regions.json")
+    file.write_text("[{}]")
+    with pytest.raises(ResultError, match=r"regions\.json is damaged"):
+        regions_frame(run)
+
+
 def test_of_no_records_there_is_an_empty_table(tmp_path):
     assert metrics_frame(tmp_path).empty
     assert list(images_frame(tmp_path).columns)[-2:] == ["score", "key"]
+    assert regions_frame(tmp_path).empty
 
 
 def test_a_damaged_record_is_named(run):
@@ -53,4 +72,7 @@ def test_the_readmes_example_runs(run, tmp_path, monkeypatch, capsys):
     (code,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
     monkeypatch.chdir(tmp_path)
     exec(code, {})
-    assert "efficientad_s" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert "efficientad_s" in output
+    assert "test/dent/000" in output
+    assert "efficientad_s 40.0" in output
