@@ -231,8 +231,10 @@ def _serve(connection: Connection, slot: Slot, log: Path, cache: "Cache", keep_m
     _prepare(slot, log)
     from bench.cell import measure
     from methods.detector import Progress
+    from metrics import warm_up
     from results.record import Failure
 
+    warm_up()  # of which no cell's time shall hold anything
     last = 0.0
 
     def report(progress: Progress) -> None:

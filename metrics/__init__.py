@@ -33,6 +33,7 @@ from metrics.saturated import (
     saturation_pixels,
 )
 from metrics.sizes import Quartiles, Regions, minimum_detectable_area
+from metrics.warm_up import warm_up
 
 __all__ = [
     "Curve",
@@ -65,4 +66,5 @@ __all__ = [
     "minimum_detectable_area",
     "operating_points",
     "saturation_pixels",
+    "warm_up",
 ]
