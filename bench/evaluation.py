@@ -182,15 +182,15 @@ def _evaluate_halves(
 
 
 def _regions(regions: Regions, images: Sequence[TestImage]) -> list[RegionResult]:
+    rows = regions.rows([image.name for image in images], [image.defect for image in images])
     return [
         RegionResult(
-            image=images[image].name,
-            defect=images[image].defect,
-            area=area,
-            values={f"au_pro@{limit}": float(values[number]) for limit, values in regions.au_pro.items()}
-            | {f"overlap@{limit}": float(values[number]) for limit, values in regions.overlap.items()},
+            image=row["name"],
+            defect=row["defect_type"],
+            area=row["area"],
+            values={name: value for name, value in row.items() if "@" in name},
         )
-        for number, (image, area) in enumerate(zip(regions.image.tolist(), regions.area.tolist(), strict=True))
+        for row in rows
     ]
 
 

@@ -1,13 +1,11 @@
 """What other definitions of AU-PRO make of a cell's anomaly maps, kept beside its record and never in it."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from results.atomic import write_atomically
-from results.errors import ResultError
+from results.beside import read_entries, write_entries
 
 DEFINITIONS_FILE = "definitions.json"
 
@@ -32,19 +30,13 @@ class DefinitionValue(BaseModel):
     deviation: float | None
 
 
-_VALUES = TypeAdapter(list[DefinitionValue])
-
-
 def write_definitions(directory: Path, values: Sequence[DefinitionValue]) -> Path:
     """Write the values of the cell whose folder is ``directory``.
 
     Raises:
         ResultError: The operating system refused.
     """
-    path = directory / DEFINITIONS_FILE
-    text = json.dumps([value.model_dump() for value in values], indent=1) + "\n"
-    write_atomically(path, lambda file: file.write(text.encode()))
-    return path
+    return write_entries(directory / DEFINITIONS_FILE, values)
 
 
 def read_definitions(directory: Path) -> list[DefinitionValue]:
@@ -53,10 +45,4 @@ def read_definitions(directory: Path) -> list[DefinitionValue]:
     Raises:
         ResultError: The file is damaged.
     """
-    path = directory / DEFINITIONS_FILE
-    try:
-        return _VALUES.validate_json(path.read_bytes())
-    except FileNotFoundError:
-        return []
-    except (OSError, ValidationError) as error:
-        raise ResultError(f"{path} is damaged ({error}); delete it and evaluate again") from error
+    return read_entries(directory / DEFINITIONS_FILE, DefinitionValue)

@@ -1,13 +1,11 @@
 """Which defects were found how well: kept beside a cell's record, one entry per defect region."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from results.atomic import write_atomically
-from results.errors import ResultError
+from results.beside import read_entries, write_entries
 
 REGIONS_FILE = "regions.json"
 
@@ -33,19 +31,13 @@ class RegionResult(BaseModel):
     values: dict[str, float]
 
 
-_REGIONS = TypeAdapter(list[RegionResult])
-
-
 def write_regions(directory: Path, regions: Sequence[RegionResult]) -> Path:
     """Write the regions of the cell whose folder is ``directory``.
 
     Raises:
         ResultError: The operating system refused.
     """
-    path = directory / REGIONS_FILE
-    text = json.dumps([region.model_dump() for region in regions], indent=1) + "\n"
-    write_atomically(path, lambda file: file.write(text.encode()))
-    return path
+    return write_entries(directory / REGIONS_FILE, regions)
 
 
 def read_regions(directory: Path) -> list[RegionResult]:
@@ -54,10 +46,4 @@ def read_regions(directory: Path) -> list[RegionResult]:
     Raises:
         ResultError: The file is damaged.
     """
-    path = directory / REGIONS_FILE
-    try:
-        return _REGIONS.validate_json(path.read_bytes())
-    except FileNotFoundError:
-        return []
-    except (OSError, ValidationError) as error:
-        raise ResultError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
+    return read_entries(directory / REGIONS_FILE, RegionResult)

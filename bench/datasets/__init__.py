@@ -5,7 +5,7 @@ from pathlib import Path
 
 from bench.datasets.cache import Cache
 from bench.datasets.demo import DEMO, DEMO_SCENARIOS, demo_folder
-from bench.datasets.mvtec import KNOWN_COLLECTIONS, collection_of, read_scenario, scenario_folders
+from bench.datasets.mvtec import collection_of, known_collection, read_scenario, scenario_folders
 from bench.datasets.scenario import Scenario
 from bench.errors import UsageError
 from results.record import Collection
@@ -130,7 +130,7 @@ def _nothing_found(data_root: Path | None) -> str:
 
 
 def _coverage(collection: Collection, folders: list[Path]) -> str:
-    known = next((known for known in KNOWN_COLLECTIONS if known.collection.name == collection.name), None)
+    known = known_collection(collection.name)
     if known is None:
         return "1 scenario" if len(folders) == 1 else f"{len(folders)} scenarios"
     others = [folder for folder in folders if folder.name not in known.images]

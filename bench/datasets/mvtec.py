@@ -99,6 +99,11 @@ KNOWN_COLLECTIONS = (
 )
 
 
+def known_collection(name: str) -> KnownCollection | None:
+    """The published collection of this name."""
+    return next((known for known in KNOWN_COLLECTIONS if known.collection.name == name), None)
+
+
 def collection_of(folder: Path) -> Collection:
     """Which collection a folder holds, by its name; an unknown one is titled by its folder."""
     known = _known_by_folder(folder)
@@ -107,7 +112,7 @@ def collection_of(folder: Path) -> Collection:
 
 def _of_its_own(collection: Collection, scenario: str) -> Collection:
     """The collection that a scenario counts for: one that nobody published is kept out of the published ones' mean."""
-    known = next((known for known in KNOWN_COLLECTIONS if known.collection.name == collection.name), None)
+    known = known_collection(collection.name)
     if known is None or scenario in known.images:
         return collection
     return Collection(name=f"{collection.name}_other", title=f"{collection.title}, other scenarios")
@@ -188,7 +193,7 @@ def _masks_by_stem(truth: Path) -> dict[str, tuple[Path, ...]]:
 
 
 def _completeness(collection: str, scenario: str, train: tuple[Path, ...], test: tuple[TestImage, ...]) -> str | None:
-    known = next((known for known in KNOWN_COLLECTIONS if known.collection.name == collection), None)
+    known = known_collection(collection)
     if known is None:
         return None
     if scenario not in known.images:

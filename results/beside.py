@@ -1,0 +1,38 @@
+"""Lists kept in a file beside a cell's record."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from results.atomic import write_atomically
+from results.errors import ResultError
+
+Entry = TypeVar("Entry", bound=BaseModel)
+
+
+def write_entries(path: Path, entries: Sequence[BaseModel]) -> Path:
+    """Write the entries as JSON.
+
+    Raises:
+        ResultError: The operating system refused.
+    """
+    text = json.dumps([entry.model_dump() for entry in entries], indent=1) + "\n"
+    write_atomically(path, lambda file: file.write(text.encode()))
+    return path
+
+
+def read_entries(path: Path, kind: type[Entry]) -> list[Entry]:
+    """Read what :func:`write_entries` wrote; empty if there is no file.
+
+    Raises:
+        ResultError: The file is damaged.
+    """
+    try:
+        return TypeAdapter(list[kind]).validate_json(path.read_bytes())  # type: ignore[valid-type]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValidationError) as error:
+        raise ResultError(f"{path} is damaged ({error}); delete it and evaluate again") from error
