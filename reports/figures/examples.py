@@ -98,8 +98,14 @@ def draw_examples(sheet: ExampleSheet) -> Figure:
         )  # fmt: skip
         for row, name in enumerate(sheet.names):
             example = sheet.images[name]
-            left = _picture(figure.add_subplot(grid[row, 0]), example.image)
-            left.set_ylabel(wrap(plain(sheet.defects[name].replace("_", " ")), max(8, int(14 * aspect)), 2), labelpad=3)
+            _picture(figure.add_subplot(grid[row, 0]), example.image)
+            # On the cell, not on the axes, which are narrower than it for an upright image: the labels stay in line.
+            cell = grid[row, 0].get_position(figure)
+            words = wrap(plain(sheet.defects[name].replace("_", " ")), max(8, int(14 * aspect)), 2)
+            figure.text(
+                -0.05 / (columns * _WIDTH), (cell.y0 + cell.y1) / 2, words,
+                rotation=90, ha="right", va="center", multialignment="center",
+            )  # fmt: skip
             _picture(figure.add_subplot(grid[row, 1]), np.where(example.mask, 255, 40).astype(np.uint8))
         for column, (label, examples) in enumerate(sheet.methods, start=2):
             _method(figure, grid, column, examples, sheet.names)
@@ -110,9 +116,9 @@ def draw_examples(sheet: ExampleSheet) -> Figure:
     return figure
 
 
-def _picture(axes: Axes, pixels: npt.NDArray[np.uint8]) -> Axes:
+def _picture(axes: Axes, pixels: npt.NDArray[np.uint8]) -> None:
     axes.imshow(pixels, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-    return _bare(axes)
+    _bare(axes)
 
 
 def _bare(axes: Axes) -> Axes:

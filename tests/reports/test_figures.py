@@ -1,4 +1,5 @@
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -57,6 +58,16 @@ def test_rows_are_normal_first_and_columns_one_per_method(tmp_path):
     ]
     assert [label for label, _ in sheet.methods] == ["AST", "DSR"]
     assert "seed 0" in sheet.title
+
+
+def test_labels_of_rows_stand_in_line_whatever_the_images_shapes(tmp_path):
+    (sheet,) = sheets_of(tmp_path, [make_record("dsr")])
+    first = sheet.images[sheet.names[0]]
+    upright = replace(first, image=first.image[:, :20], mask=first.mask[:, :20], map=first.map[:, :20])
+    sheet = replace(sheet, images={**sheet.images, sheet.names[0]: upright})
+    labels = [text for text in draw_examples(sheet).texts if text.get_rotation() == 90]
+    assert [label.get_text().replace("\n", " ") for label in labels] == [sheet.defects[name] for name in sheet.names]
+    assert len({label.get_position()[0] for label in labels}) == 1
 
 
 def test_each_method_has_one_colour_scale(tmp_path):
