@@ -129,7 +129,12 @@ def run(
         bool | None,
         typer.Option("--keep-maps/--no-keep-maps", help="Keep the anomaly maps. Default: no.", show_default=False),
     ] = None,
-    dry_run: Annotated[bool | None, typer.Option("--dry-run", help="Only print what would be run.")] = None,
+    dry_run: Annotated[
+        bool | None,
+        typer.Option(
+            "--dry-run", help="Only print what would be run; fetches missing weights, whose digest names a cell."
+        ),
+    ] = None,
     retry_failed: Annotated[
         bool | None, typer.Option("--retry-failed", help="Run the cells again that failed before.")
     ] = None,
