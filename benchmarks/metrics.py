@@ -1,6 +1,6 @@
 """Exact metrics against the implementations in use: time, extra memory and deviation, on the same data in one run.
 
-    python benchmarks/metrics.py                  # full size: 120 images of 1024 × 1024; needs some 8 GiB and an hour
+    python benchmarks/metrics.py                  # full size: 120 images of 1024 × 1024, 10 GiB, 20 minutes
     python benchmarks/metrics.py --images 15      # an eighth of it
     python benchmarks/metrics.py --only ours,sort
 
