@@ -36,7 +36,8 @@ class Part:
     """The scenarios of one collection that are evaluated alike.
 
     Attributes:
-        collection: The collection.
+        collection: The collection; of one with scenarios of both forms, its number of scenarios is that of this form,
+            which is known only if all its scenarios are there.
         title: Its title; of a collection with scenarios of both forms, with a word on which these are.
         stem: Of file names, unique in the report.
         cells: Of these scenarios, in the order of the selection.
@@ -80,9 +81,16 @@ class Selection:
         if not saturated or not any(cell.ok for cell in plain):
             return [Part(collection, collection.title, stem, cells)]
         rest = tuple(cell for cell in cells if cell.record.scenario in saturated)
+        complete = len({cell.record.scenario for cell in cells}) == collection.scenarios
+        in_plain, in_rest = (
+            collection.model_copy(
+                update={"scenarios": len({cell.record.scenario for cell in own}) if complete else None}
+            )
+            for own in (plain, rest)
+        )
         return [
-            Part(collection, f"{collection.title} (plain)", stem, plain),
-            Part(collection, f"{collection.title} (saturated)", f"{stem}-saturated", rest),
+            Part(in_plain, f"{collection.title} (plain)", stem, plain),
+            Part(in_rest, f"{collection.title} (saturated)", f"{stem}-saturated", rest),
         ]
 
 

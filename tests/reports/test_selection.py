@@ -73,6 +73,14 @@ def test_scenarios_of_both_forms_are_never_averaged():
     assert len({part.stem for part in selection.parts}) == 2
 
 
+def test_the_parts_of_a_complete_collection_are_complete():
+    demo = DEMO.model_copy(update={"scenarios": 4})
+    saturated = make_record(collection=demo, scenario="coins", metrics=make_metrics("patchcore", LOCO, "coins", 0))
+    plain = [make_record(collection=demo, scenario=name) for name in ("brick", "grass", "gravel")]
+    assert [part.collection.scenarios for part in chosen(saturated, *plain).parts] == [3, 1]
+    assert [part.collection.scenarios for part in chosen(saturated, *plain[:2]).parts] == [None, None]
+
+
 def test_the_order_of_records_does_not_matter():
     records = [make_record(method, seed=seed) for method in ("dsr", "ast") for seed in (1, 0)]
     assert chosen(*records) == chosen(*reversed(records))
