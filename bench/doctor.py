@@ -67,7 +67,7 @@ def _packages() -> Iterator[Finding]:
     for module, remedy in (
         ("torchvision", "Install torchvision in the version that belongs to the installed torch."),
         ("FrEIA", "Install FrEIA; FastFlow needs it."),
-        ("numba", "Install numba; the metrics need it."),
+        ("numba", "Install numba; metrics and methods need it."),
     ):
         try:
             importlib.import_module(module)

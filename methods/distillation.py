@@ -17,7 +17,7 @@ from methods.backbones import Backbone, backbone_identity
 from methods.detector import ImageSource
 from methods.errors import MethodError
 from methods.patch_features import PatchFeatures
-from methods.pdn import TEACHER_CHANNELS, Size, normalise, patch_description_network, training_features
+from methods.pdn import TEACHER_CHANNELS, Size, normalise, patch_description_network, training_outputs
 
 POOL = 2048
 """Photographs held in memory at a time, 2 GB; as many draws later others take their place."""
@@ -122,7 +122,7 @@ def distill(
         optimizer.param_groups[0]["lr"] = config.learning_rate_at(step)
         images = normalise(_grayscale(pool.small[chosen], gray).to(device)).to(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            features = teacher[-1](training_features(teacher, images, padding=True))
+            features = training_outputs(teacher, images, padding=True)
         loss = (target(chosen, gray) - features.float()).square().mean()
         optimizer.zero_grad()
         loss.backward()

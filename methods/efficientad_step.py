@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from methods import winograd
 from methods.efficientad_network import EfficientAdNetwork
-from methods.pdn import TEACHER_CHANNELS, training_features
+from methods.pdn import TEACHER_CHANNELS, training_features, training_outputs
 
 HARD_QUANTILE = 0.999
 
@@ -52,14 +53,14 @@ def step_loss(
     first, second = slice(TEACHER_CHANNELS), slice(TEACHER_CHANNELS, None)
     with torch.autocast(image.device.type, torch.bfloat16, enabled=bf16):
         with torch.no_grad():
-            augmented_target = network.target(network.teacher(batch[1:2]))
+            augmented_target = network.target(training_outputs(network.teacher, batch[1:2], padding=network.padding))
         features = training_features(network.student, batch, padding=network.padding)
         with torch.no_grad():
-            student = F.conv2d(features[:1], last.weight[first], last.bias[first]).float()
-        of_autoencoder = F.conv2d(features[1:2], last.weight[second], last.bias[second]).float()
+            student = winograd.conv2d(features[:1], last.weight[first], last.bias[first]).float()
+        of_autoencoder = winograd.conv2d(features[1:2], last.weight[second], last.bias[second]).float()
         decoded = network.autoencoder(batch[1:2]).float()
         # An empty batch without a penalty.
-        on_penalty = F.conv2d(features[2:], last.weight[first], last.bias[first]).float()
+        on_penalty = winograd.conv2d(features[2:], last.weight[first], last.bias[first]).float()
 
     hard = hard_elements((target - student).square().permute(0, 2, 3, 1))
     student_hard = _outputs_at(features[:1], last, hard)

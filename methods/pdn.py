@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from methods import winograd
 from methods.backbones import IMAGENET_MEAN, IMAGENET_STD
 
 TEACHER_CHANNELS = 384
@@ -64,9 +65,9 @@ def normalise(images: Tensor) -> Tensor:
 def training_features(network: nn.Sequential, images: Tensor, *, padding: bool) -> Tensor:
     """All layers of a patch description network but the last, rearranged so that a CPU differentiates them faster.
 
-    The same numbers as ``network[:-1](images)`` up to rounding. ReLU and pooling share one pass over memory, the
-    convolutions before them are padded by hand (oneDNN's weight gradient of a padded 4x4 convolution takes more than
-    twice as long), and rows that no output of an unpadded network reads are left out.
+    The same numbers as ``network[:-1](images)`` up to rounding. Convolutions run in fewer multiplications and are
+    padded by hand, ReLU and pooling share one pass over memory, and rows that no output of an unpadded network reads
+    are left out.
 
     Args:
         network: As :func:`patch_description_network` built it.
@@ -81,9 +82,22 @@ def training_features(network: nn.Sequential, images: Tensor, *, padding: bool) 
         if padding:
             # A row and a column more than the convolution's own padding: the pooling's zeros before the first ones.
             features = F.pad(features, (4, 3, 4, 3))
-        maps = F.conv2d(features, convolution.weight, convolution.bias)
+        maps = winograd.conv2d(features, convolution.weight, convolution.bias)
         features = _ReluPool.apply(maps, padding)[0]  # type: ignore[no-untyped-call]
-    return network[6:-1](features)  # type: ignore[no-any-return]
+    for layer in list(network)[6:-1]:
+        if isinstance(layer, nn.Conv2d):
+            border = int(layer.padding[0])
+            features = winograd.conv2d(F.pad(features, 4 * (border,)), layer.weight, layer.bias)
+        else:
+            features = layer(features)
+    return features
+
+
+def training_outputs(network: nn.Sequential, images: Tensor, *, padding: bool) -> Tensor:
+    """The same for all layers: ``network(images)`` up to rounding."""
+    last = network[-1]
+    assert isinstance(last, nn.Conv2d)
+    return winograd.conv2d(training_features(network, images, padding=padding), last.weight, last.bias)
 
 
 class _ReluPool(torch.autograd.Function):
