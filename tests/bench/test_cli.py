@@ -147,6 +147,8 @@ def test_doctor_says_what_to_do(invoke: Invoke) -> None:
     assert "wide_resnet101_2" in output
     assert "https://download.pytorch.org/models/wide_resnet101_2-32ee1156.pth" in "".join(output.split())
     assert "parts" in output
+    assert "bf16 on the CPU" in output
+    assert "torchvision::" not in output  # a torchvision of another build than torch's serves
 
 
 def test_every_option_of_a_distillation_is_a_flag(invoke: Invoke) -> None:
