@@ -1,9 +1,13 @@
 import numpy as np
 import pytest
 import torch
+from skimage import data
 
+from methods import winograd
 from methods.efficientad_network import EfficientAdNetwork
 from methods.efficientad_step import hard_elements, step_loss
+from methods.pdn import normalise
+from methods.teachers import load_teacher
 
 
 def brute_force(differences, quantile):
@@ -76,3 +80,30 @@ def test_an_iteration_is_algorithm_1(size, padding, with_penalty):
     torch.testing.assert_close(*losses, rtol=1e-5, atol=0)
     for literal, lean in zip(*gradients, strict=True):
         assert (literal - lean).norm() <= 1e-3 * literal.norm()
+
+
+def test_bf16_gradients_are_as_close_to_fp32_with_either_convolution(monkeypatch, tmp_path):
+    torch.manual_seed(0)
+    network = EfficientAdNetwork("S", padding=False).eval()
+    load_teacher(network.teacher, "S", "embedded", tmp_path)
+    network.std.fill_(0.5)
+    photograph = torch.from_numpy(data.astronaut()).permute(2, 0, 1)[None]
+    image, augmented, penalty = (
+        normalise(photograph[:, :, row : row + 256, column : column + 256])
+        for row, column in ((0, 0), (4, 4), (200, 200))
+    )
+    with torch.no_grad():
+        target = network.target(network.teacher(image))
+    parameters = list(network.student.parameters())
+
+    def gradients(*, bf16, direct):
+        monkeypatch.setattr(winograd, "_has_amx", lambda: direct)
+        return torch.autograd.grad(step_loss(network, image, augmented, penalty, target, bf16), parameters)
+
+    fp32 = gradients(bf16=False, direct=False)
+    for exact, direct, transformed in zip(
+        fp32, gradients(bf16=True, direct=True), gradients(bf16=True, direct=False), strict=True
+    ):
+        error = (transformed - exact).norm()
+        assert error <= 1.2 * (direct - exact).norm()
+        assert error <= 0.05 * exact.norm()
