@@ -48,13 +48,20 @@ class Finding:
 
 def doctor(data_root: Path | None, weights_dir: Path | None, console: Console) -> None:
     """Print what was found and what to do about each missing piece."""
-    table = Table(show_lines=False)
-    for head in ("", "What", "Found", "What to do"):
-        table.add_column(head)
-    for finding in examine(data_root or default_data_root(), weights_folder(weights_dir)):
+    findings = list(examine(data_root or default_data_root(), weights_folder(weights_dir)))
+    table = Table()
+    for head in ("", "What", "Found"):
+        table.add_column(head, overflow="fold")
+    for finding in findings:
         state = Text(finding.state, style=_STYLE[finding.state])
-        table.add_row(state, Text(finding.what), Text(finding.found), Text(finding.remedy))
+        table.add_row(state, Text(finding.what), Text(finding.found))
     console.print(table)
+    remedies = [finding for finding in findings if finding.remedy]
+    if remedies:
+        console.print(Text("\nWhat to do", style="bold"))
+    for finding in remedies:  # below the table, whose columns would cut the URLs and paths that are to be copied
+        what = Text(finding.what, style=_STYLE[finding.state])
+        console.print(Text.assemble(what, ": ", finding.remedy), soft_wrap=True)
 
 
 def examine(data_root: Path, weights_dir: Path) -> Iterator[Finding]:
@@ -81,7 +88,6 @@ def _packages() -> Iterator[Finding]:
         except Exception as error:  # a broken package may raise anything on import
             yield Finding("missing", module, f"{type(error).__name__}: {error}", remedy)
     yield _faiss()
-    yield _optional("openvino", "pip install anomaly-bench[openvino], for OpenVINO export.")
 
 
 def _faiss() -> Finding:
@@ -93,16 +99,10 @@ def _faiss() -> Finding:
     gpus = int(faiss.get_num_gpus()) if hasattr(faiss, "get_num_gpus") else 0
     if gpus:
         return Finding("ok", "faiss", f"on {gpus} GPUs")
-    remedy = "On a GPU machine: pip uninstall faiss-cpu, then pip install anomaly-bench[gpu]."
-    return Finding("ok", "faiss", "on the CPU", remedy)
-
-
-def _optional(module: str, remedy: str) -> Finding:
-    try:
-        importlib.import_module(module)
-    except ImportError:
-        return Finding("note", module, "not installed", remedy)
-    return Finding("ok", module, "installed")
+    if driver_version() is None:
+        return Finding("ok", "faiss", "on the CPU")
+    remedy = "To search on the GPU: pip uninstall faiss-cpu, then pip install anomaly-bench[gpu]."
+    return Finding("note", "faiss", "on the CPU", remedy)
 
 
 def _bf16_speed() -> float:
@@ -173,7 +173,7 @@ def _weights(weights_dir: Path) -> Iterator[Finding]:
         if path.exists():
             yield Finding("ok", name, str(path))
         else:
-            remedy = f"Downloaded on first use; offline put {download.url} there, or use --preset embedded."
+            remedy = f"Downloaded on first use. Offline, put {download.url} into {weights_dir}, or --preset embedded."
             yield Finding("note", name, f"not in {weights_dir}", remedy)
 
 

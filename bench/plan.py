@@ -20,6 +20,7 @@ from bench.errors import DataError, UsageError, unknown_name
 from bench.options import RunOptions
 from bench.protocol import PROTOCOL
 from methods.detector import FitContext
+from methods.errors import WeightsError
 from methods.registry import load_method, make_config, method_names
 from methods.weights import WeightIdentity
 from results.record import Scalar
@@ -178,6 +179,10 @@ def _entrant(name: str, options: RunOptions, photographs: PhotographFolder | Non
         preset = EMBEDDED
     config = make_config(method, preset, options.set.get(name, {}))
     folder = weights_folder(options.weights_dir)
+    try:
+        weights = tuple(method.weights(config, folder))
+    except WeightsError as error:
+        raise WeightsError(f"{name}: {error}") from error
     context = FitContext(seed=0, train_scale=options.train_scale, weights_dir=folder, photographs=photographs)
     length = getattr(config, "training_steps", None)
     return Entrant(
@@ -187,7 +192,7 @@ def _entrant(name: str, options: RunOptions, photographs: PhotographFolder | Non
         config=config,
         preset=preset,
         deviations=tuple(method.deviations(config, context)),
-        weights=tuple(method.weights(config, folder)),
+        weights=weights,
         code=code_version(method.__module__),
         steps=context.training_steps(length) if isinstance(length, int) else None,
         photographs=photographs if method.uses_photographs else None,

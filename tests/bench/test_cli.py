@@ -10,7 +10,9 @@ import pytest
 from cli_support import REPOSITORY
 
 from bench.cli import main
+from methods import backbones
 from methods.distillation import DistillationConfig
+from methods.weights import Download
 
 Invoke = Callable[..., tuple[int, str]]
 
@@ -87,6 +89,21 @@ def test_what_makes_no_sense_is_refused_with_a_hint(
     assert "Traceback" not in output
 
 
+def test_weights_out_of_reach_say_who_needs_them_and_what_needs_none(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offline = Download("http://127.0.0.1:9/wide_resnet101_2.pth", "0" * 64)
+    default = backbones.BACKBONES["wide_resnet101_2"]
+    monkeypatch.setitem(backbones.BACKBONES, "wide_resnet101_2", dataclasses.replace(default, download=offline))
+    run = ("run", "--methods", "patchcore", "--datasets", "parts/nut", "--weights-dir", "weights", "--dry-run")
+    code, output = invoke(*run)
+    assert code == 2
+    assert "patchcore: cannot get wide_resnet101_2.pth: download failed" in output
+    assert "--preset embedded, or --set METHOD.backbone=efficientnet_lite0" in output
+    assert invoke(*run, "--preset", "embedded")[0] == 0
+    assert invoke(*run, "--set", "patchcore.backbone=efficientnet_lite0")[0] == 0
+
+
 def test_flags_win_over_the_configuration_file(invoke: Invoke, tmp_path: Path) -> None:
     config = tmp_path / "bench.toml"
     config.write_text(
@@ -141,11 +158,13 @@ def test_data_sets_are_listed(invoke: Invoke) -> None:
     assert "Nothing found" in output
 
 
-def test_doctor_says_what_to_do(invoke: Invoke) -> None:
+def test_doctor_says_what_to_do(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     code, output = invoke("doctor", "--weights-dir", "no-weights")
     assert code == 0
     assert "wide_resnet101_2" in output
-    assert "https://download.pytorch.org/models/wide_resnet101_2-32ee1156.pth" in "".join(output.split())
+    url = "https://download.pytorch.org/models/wide_resnet101_2-32ee1156.pth"
+    assert f"\nwide_resnet101_2: Downloaded on first use. Offline, put {url} into no-weights, or" in output
     assert "parts" in output
     assert "bf16 on the CPU" in output
     assert "torchvision::" not in output  # a torchvision of another build than torch's serves
