@@ -14,12 +14,13 @@ import torch
 from numpy.typing import NDArray
 
 from bench.datasets.cache import Cache
-from bench.datasets.images import decode_images, read_mask
+from bench.datasets.images import decode_images
+from bench.datasets.masks import read_mask
 from bench.datasets.scenario import Scenario
-from bench.devices import Slot
-from bench.evaluation import Scores, check_ground_truth, evaluate, predict
+from bench.machine.devices import Slot
 from bench.plan import Cell
 from bench.protocol import PROTOCOL
+from bench.scoring import Scores, check_ground_truth, evaluate, predict
 from methods.detector import Detector, FitContext, ImageSet, Progress
 from methods.registry import load_method
 from results.arrays import Example, choose_examples, make_example

@@ -188,7 +188,7 @@ def evaluate(
 
     def command() -> int:
         from bench.errors import unknown_name
-        from bench.evaluating import EvaluationOptions, evaluate_maps
+        from bench.evaluation import EvaluationOptions, evaluate_maps
 
         if definitions not in (None, "all"):
             raise unknown_name("choice of --definitions", str(definitions), ["all"])
@@ -220,8 +220,8 @@ def report(
     ] = False,
 ) -> None:
     """Write tables and figures from the records of some runs."""
-    from bench.listing import report as write
-    from bench.listing import report_into
+    from bench.commands.report import report as write
+    from bench.commands.report import report_into
 
     if into is not None:
         raise typer.Exit(report_into(into, runs, check, _console()))
@@ -233,7 +233,7 @@ def methods(
     name: Annotated[str | None, typer.Argument(help="Show the options of this method.", show_default=False)] = None,
 ) -> None:
     """List the methods, or the options and presets of one."""
-    from bench.listing import list_methods, show_method
+    from bench.commands.methods import list_methods, show_method
 
     if name is None:
         list_methods(_console())
@@ -244,7 +244,7 @@ def methods(
 @app.command()
 def datasets(data_root: DataRoot = None) -> None:
     """List the collections and scenarios under the data root."""
-    from bench.listing import list_datasets
+    from bench.commands.datasets import list_datasets
 
     list_datasets(data_root, _console())
 
@@ -252,7 +252,7 @@ def datasets(data_root: DataRoot = None) -> None:
 @app.command()
 def doctor(data_root: DataRoot = None, weights_dir: WeightsDir = None) -> None:
     """Say what is installed, which devices, weights and data are found, and what to do about what is missing."""
-    from bench.doctor import doctor as examine
+    from bench.commands.doctor import doctor as examine
 
     examine(data_root, weights_dir, _console())
 
@@ -289,7 +289,7 @@ def distill(
         given.pop(name, None)
 
     def command() -> int:
-        from bench.distilling import distill_teacher
+        from bench.commands.distill import distill_teacher
 
         return distill_teacher(photographs, out, given, device or "auto", weights_dir, _console())
 

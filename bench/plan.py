@@ -11,18 +11,18 @@ from typing import Any
 
 import torch
 
-from bench.code_version import code_version
-from bench.datasets import select_scenarios
 from bench.datasets.cache import Cache
 from bench.datasets.photographs import PhotographFolder
 from bench.datasets.scenario import Scenario
+from bench.datasets.selection import select_scenarios
 from bench.errors import DataError, UsageError, unknown_name
 from bench.options import RunOptions
 from bench.protocol import PROTOCOL
+from bench.source_digest import code_version
 from methods.detector import FitContext
 from methods.errors import WeightsError
 from methods.registry import load_method, make_config, method_names
-from methods.weights import WeightIdentity
+from methods.weights.files import WeightIdentity
 from results.record import Scalar
 from results.store import CellId
 

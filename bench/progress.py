@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 
-from bench.devices import Slot
+from bench.machine.devices import Slot
 from bench.plan import Cell
 from methods.detector import Progress as Step
 from results.record import Record

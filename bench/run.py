@@ -14,14 +14,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from bench.datasets.cache import Cache, default_cache_directory
-from bench.devices import Slot, choose_slots
-from bench.environment import command_line, environment
 from bench.errors import UsageError
+from bench.execution.local import Workers
+from bench.machine.devices import Slot, choose_slots
+from bench.machine.environment import command_line, environment
 from bench.options import RunOptions
 from bench.plan import Cell, Plan, make_plan
 from bench.progress import duration, make_display
-from bench.records import find_record, store_outcome
-from bench.workers import Workers
+from bench.recording import find_record, store_outcome
 from methods.detector import Progress
 from results.arrays import MAPS_FILE
 from results.atomic import write_atomically
@@ -199,8 +199,8 @@ def report_records(records: Sequence[Record], store: RunStore, remedy: str, cons
     Returns:
         The exit code.
     """
+    from reports.rendering.terminal import summary_table
     from reports.report import write_report
-    from reports.terminal import summary_table
 
     folder = store.root / "report"
     if not _is_current(folder, store):

@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from methods.common.torchvision_import import import_torchvision
 from methods.detector import FitContext, ImageSet
-from methods.efficientad_network import EfficientAdNetwork
-from methods.efficientad_training import Training, TrainingOptions
-from methods.torchvision_import import import_torchvision
+from methods.efficientad.networks import EfficientAdNetwork
+from methods.efficientad.training import Training, TrainingOptions
 
 LEARNING_RATE, WEIGHT_DECAY = 1e-4, 1e-5
 

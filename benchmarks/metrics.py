@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 # This file is called like the package that it measures, and its own folder would be searched first.
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from methods.torchvision_import import import_torchvision  # noqa: E402
+from methods.common.torchvision_import import import_torchvision  # noqa: E402
 
 Maps = NDArray[np.float32]
 Masks = NDArray[np.bool_]

@@ -17,12 +17,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from methods.backbones import Backbone
-from methods.coreset import greedy_coreset
+from methods.common.backbones import Backbone
+from methods.common.coreset import greedy_coreset
+from methods.common.patch_features import PatchFeatures
+from methods.common.torchvision_import import import_torchvision
 from methods.detector import FitContext, ImageSet
-from methods.patch_features import PatchFeatures
 from methods.patchcore import CORESET_DIM, CORESET_STARTS, PatchCore, PatchCoreConfig
-from methods.torchvision_import import import_torchvision
 
 SIZE = 224
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from methods.weights import WeightIdentity
+from methods.weights.files import WeightIdentity
 
 
 class ImageSet:

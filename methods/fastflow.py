@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods.backbones import Backbone, backbone_identity, backbone_spec
+from methods.common.backbones import Backbone, backbone_identity, backbone_spec
 from methods.detector import Detector, FitContext, ImageSet, Progress
 from methods.registry import changed_options
-from methods.weights import WeightIdentity
+from methods.weights.files import WeightIdentity
 
 STRIDES = (4, 8, 16)
 CLAMP = 2.0
@@ -29,7 +29,7 @@ class FastFlowConfig:
     """Options of FastFlow; the defaults are those of the EfficientAD paper's comparison (its appendix B).
 
     Attributes:
-        backbone: A key of ``methods.backbones.BACKBONES``.
+        backbone: A key of ``methods.common.backbones.BACKBONES``.
         backbone_weights: ``auto``, ``random`` or the path of a state dict.
         image_size: Height and width in pixels.
         training_steps: Optimiser steps at training scale 1.

@@ -9,13 +9,13 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods.backbones import Backbone, backbone_identity, backbone_spec
-from methods.coreset import greedy_coreset
+from methods.common.backbones import Backbone, backbone_identity, backbone_spec
+from methods.common.coreset import greedy_coreset
+from methods.common.nearest import NearestNeighbours, Search
+from methods.common.patch_features import PatchFeatures
 from methods.detector import Detector, FitContext, ImageSet, Prediction, Progress
-from methods.nearest import NearestNeighbours, Search
-from methods.patch_features import PatchFeatures
 from methods.registry import changed_options
-from methods.weights import WeightIdentity
+from methods.weights.files import WeightIdentity
 
 STRIDES = (8, 16)
 CORESET_DIM = 128
@@ -30,7 +30,7 @@ class PatchCoreConfig:
     """Options of PatchCore; the defaults are those of the EfficientAD paper's comparison (its appendix B).
 
     Attributes:
-        backbone: A key of ``methods.backbones.BACKBONES``.
+        backbone: A key of ``methods.common.backbones.BACKBONES``.
         backbone_weights: ``auto``, ``random`` or the path of a state dict.
         image_size: Height and width in pixels.
         dim: Numbers per patch, even.

@@ -17,8 +17,8 @@ ENTRY_POINT_GROUP = "bench.methods"
 """Where an installed package offers detectors of its own: ``my_method = "my_package.module:MyDetector"``."""
 
 BUILT_IN = {
-    "efficientad_s": "methods.efficientad:EfficientAdS",
-    "efficientad_m": "methods.efficientad:EfficientAdM",
+    "efficientad_s": "methods.efficientad.detector:EfficientAdS",
+    "efficientad_m": "methods.efficientad.detector:EfficientAdM",
     "patchcore": "methods.patchcore:PatchCore",
     "fastflow": "methods.fastflow:FastFlow",
 }

@@ -21,8 +21,6 @@ LARGEST_KEPT_SHARE = 0.6
 """With more pixels to compare anyway, looking each up in the table first costs more than it saves."""
 SAMPLE = 4096
 """Scores per image that show where its pixels lie."""
-FINE_BITS = 5
-"""Bits of an entry of ``Axis.cells`` that say how far to shift; a float32 key has at most 20 to shift."""
 INFINITY = 0x7F800000
 """Its key, and its bits."""
 OCCUPIED = -(2**31)
@@ -37,7 +35,7 @@ class Axis:
         low: Key of the lowest score; all scores below it share the first bucket.
         high: Key of the highest score, the counterpart.
         shift: Binary digits of a key within a cell.
-        cells: (CELLS,) the number of a cell's first bucket and, in the last ``FINE_BITS`` bits, how many binary
+        cells: (CELLS,) the number of a cell's first bucket and, in the last ``kernels.FINE_BITS`` bits, how many binary
             digits of a key within the cell do not matter.
         buckets: How many there are.
     """
@@ -95,6 +93,8 @@ def make_table(thresholds: FloatArray, sample: FloatArray) -> BucketTable | None
         thresholds: (k,) distinct, ascending.
         sample: (s,) scores of pixels.
     """
+    from metrics import kernels
+
     if thresholds.size == 0 or sample.size == 0:
         return None
     # The bits of a NaN reach beyond those of infinity, to the end of the range; the second pass refuses its image.
@@ -104,7 +104,7 @@ def make_table(thresholds: FloatArray, sample: FloatArray) -> BucketTable | None
 
     def axis(digits: NDArray[np.int64]) -> Axis:
         ends = np.cumsum(1 << digits)
-        cells = (ends - (1 << digits)) << FINE_BITS | shift - digits
+        cells = (ends - (1 << digits)) << kernels.FINE_BITS | shift - digits
         return Axis(np.int32(low), np.int32(high), np.uint32(shift), cells.astype(np.uint32), int(ends[-1]))
 
     by_cell = axis(np.zeros(CELLS, np.int64))

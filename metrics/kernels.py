@@ -10,9 +10,9 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from metrics.buckets import FINE_BITS
-
 Array = NDArray[Any]
+FINE_BITS = 5
+"""Bits of an entry of ``Axis.cells`` that say how far to shift; a float32 key has at most 20 to shift."""
 FINE_MASK = (1 << FINE_BITS) - 1
 
 

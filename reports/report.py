@@ -6,12 +6,12 @@ from typing import Literal
 
 import jinja2
 
-from reports import latex, markdown
-from reports.delimited import cells_csv, definitions_csv, means_csv, metrics_csv
-from reports.document import Document, make_document
+from reports.content.document import Document, make_document
+from reports.content.selection import Selection, read_runs
 from reports.errors import ReportError
-from reports.figures.style import encode
-from reports.selection import Selection, read_runs
+from reports.rendering import latex, markdown
+from reports.rendering.delimited import cells_csv, definitions_csv, means_csv, metrics_csv
+from reports.rendering.figures.style import encode
 from results.atomic import write_atomically
 
 FORMATS = ("md", "tex", "csv")
@@ -117,7 +117,7 @@ def _render(template: str, document: Document) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
-        loader=jinja2.PackageLoader("reports"),
+        loader=jinja2.PackageLoader("reports.rendering"),
         autoescape=False,
     )
     environment.filters |= {

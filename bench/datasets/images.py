@@ -1,4 +1,4 @@
-"""Decoding: images to tensors, once per set and size, and ground truth to masks of the original size.
+"""Decoding: images to tensors, once per set and size.
 
 Pixels are taken as they are stored: an EXIF orientation is ignored, in images and in masks alike, because masks are
 drawn on the stored pixels and carry no orientation of their own. Of 16-bit images the upper 8 bits are kept, an alpha
@@ -25,18 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bench.datasets.cache import Cache, replace_atomically, usable_cores
-from bench.datasets.scenario import DEFECTS_CONFIG, TestImage, expected_mask
 from bench.errors import DataError
-from metrics import Defect, saturation_pixels
-
-__all__ = [
-    "Cache",
-    "DecodedImages",
-    "decode_images",
-    "image_size",
-    "read_defects",
-    "read_mask",
-]
 
 _log = logging.getLogger(__name__)
 
@@ -112,116 +101,15 @@ def image_size(path: Path) -> tuple[int, int]:
     Raises:
         DataError: The file is missing or not an image.
     """
-    return _read(path, lambda image: (image.height, image.width))
+    return read_image(path, lambda image: (image.height, image.width))
 
 
-def read_mask(image: TestImage, size: tuple[int, int]) -> NDArray[np.bool_] | None:
-    """Read the defect pixels of a test image, never resized.
-
-    A pixel is defective from half the range of the file's type on (128 of 255); where no value exceeds 1, from 1 on.
-    In LOCO form every pixel of any region is.
-
-    Args:
-        image: The test image.
-        size: Height and width of the image on disk.
-
-    Returns:
-        bool array of shape ``size``; ``None`` for a normal image. It may be empty on an anomalous one.
+def read_image(path: Path, take: Callable[[Image.Image], _Value]) -> _Value:
+    """Open an image and take something of it.
 
     Raises:
-        DataError: The mask of an anomalous image is missing, damaged or of another size.
+        DataError: The file is missing, damaged or of an unknown format.
     """
-    if not image.anomalous:
-        return None
-    mask = np.zeros(size, dtype=np.bool_)
-    for path in _masks_of(image):
-        levels = _read_levels(path, image, size)
-        mask |= levels >= (1 if image.saturated else _half_range(levels))
-    return mask
-
-
-def read_defects(image: TestImage, size: tuple[int, int]) -> list[Defect]:
-    """Read the defect regions of a test image in LOCO form; they may overlap.
-
-    Saturations are as declared: one of no pixel, or of more than the region has, is for the evaluation to correct and
-    to report.
-
-    Args:
-        image: The test image.
-        size: Height and width of the image on disk.
-
-    Returns:
-        One defect per ground truth file that marks any pixel; empty for a normal image.
-
-    Raises:
-        DataError: The ground truth of an anomalous image is missing, damaged or of another size, or its pixel value
-            is not in ``defects_config.json``.
-    """
-    if not image.anomalous:
-        return []
-    masks = _masks_of(image)
-    rules = _saturation_rules(image.path.parents[2] / DEFECTS_CONFIG)
-    regions = []
-    for path in masks:
-        levels = _read_levels(path, image, size)
-        values = [int(value) for value in np.flatnonzero(np.bincount(levels.ravel())) if value]
-        if not values:
-            continue
-        if len(values) > 1 or values[0] not in rules:
-            raise DataError(
-                f"mask {path} holds the values {_listed(values)}: expected 0 and one pixel value of {DEFECTS_CONFIG} "
-                f"({_listed(sorted(rules))})"
-            )
-        mask = levels > 0
-        threshold, relative = rules[values[0]]
-        regions.append(Defect(mask, saturation_pixels(int(mask.sum()), threshold, relative=relative)))
-    return regions
-
-
-def _masks_of(image: TestImage) -> tuple[Path, ...]:
-    if not image.masks:
-        raise DataError(f"no ground truth for {image.path}: expected {expected_mask(image)}")
-    return image.masks
-
-
-def _saturation_rules(config: Path) -> dict[int, tuple[float, bool]]:
-    """Pixel value to saturation threshold and whether that is relative to the area."""
-    try:
-        defects = json.loads(config.read_text())
-        return {
-            int(defect["pixel_value"]): (float(defect["saturation_threshold"]), bool(defect["relative_saturation"]))
-            for defect in defects
-        }
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"cannot read saturation thresholds from {config} ({type(error).__name__}: {error}): expected a list of "
-            f"objects with pixel_value, saturation_threshold and relative_saturation"
-        ) from error
-
-
-def _read_levels(path: Path, image: TestImage, size: tuple[int, int]) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    levels = _read(path, _gray_levels)
-    if levels.shape != size:
-        raise DataError(
-            f"mask {path} has {_by(levels.shape)} pixels but image {image.path} has {_by(size)} (height × width): "
-            f"ground truth is never resized, so both must agree"
-        )
-    return levels
-
-
-def _gray_levels(image: Image.Image) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    if image.mode.startswith("I;16"):
-        return np.asarray(image).astype(np.uint16)
-    if image.mode in ("I", "F"):
-        raise ValueError(f"unsupported pixel type {image.mode}, expected 8 or 16 bit integers")
-    return np.asarray(image.convert("L"))
-
-
-def _half_range(levels: NDArray[np.uint8] | NDArray[np.uint16]) -> int:
-    return 1 if levels.max() <= 1 else (np.iinfo(levels.dtype).max + 1) // 2
-
-
-def _read(path: Path, take: Callable[[Image.Image], _Value]) -> _Value:
     try:
         with Image.open(path) as image:
             return take(image)
@@ -239,7 +127,7 @@ def _decode(
         # gray images are resized as such, a third of the work, and become RGB afterwards
         return _eight_bit(image).resize((size[1], size[0]), Image.Resampling.BILINEAR).convert("RGB"), original
 
-    image, original = _read(path, resized)
+    image, original = read_image(path, resized)
     if crop is not None:
         top, left = (size[0] - crop[0]) // 2, (size[1] - crop[1]) // 2
         image = image.crop((left, top, left + crop[1], top + crop[0]))
@@ -300,11 +188,3 @@ def _load(entry: Path, shape: tuple[int, ...]) -> DecodedImages | None:
     except (OSError, ValueError, KeyError, TypeError, EOFError):
         return None
     return DecodedImages(torch.from_numpy(np.asarray(mapped)), sizes)
-
-
-def _by(shape: tuple[int, ...]) -> str:
-    return "×".join(str(side) for side in shape)
-
-
-def _listed(values: Sequence[int]) -> str:
-    return ", ".join(str(value) for value in values) or "none"

@@ -10,7 +10,7 @@ import numpy as np
 
 from bench.datasets.cache import Cache
 from bench.datasets.images import decode_images
-from bench.datasets.mvtec import IMAGE_SUFFIXES
+from bench.datasets.layouts.mvtec import IMAGE_SUFFIXES
 from bench.errors import DataError
 from methods.detector import ImageSet
 

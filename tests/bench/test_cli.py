@@ -10,9 +10,9 @@ import pytest
 from cli_support import REPOSITORY
 
 from bench.cli import main
-from methods import backbones
-from methods.distillation import DistillationConfig
-from methods.weights import Download
+from methods.common import backbones
+from methods.efficientad.distillation import DistillationConfig
+from methods.weights.files import Download
 
 Invoke = Callable[..., tuple[int, str]]
 

@@ -16,12 +16,12 @@ from rich.console import Console
 
 from bench.datasets.images import image_size
 from bench.errors import DataError, UsageError
-from bench.evaluating import EvaluationOptions, evaluate_maps
+from bench.evaluation import EvaluationOptions, evaluate_maps
 from bench.given_maps import read_map
 from metrics import UpsampledMaps
 from metrics.definitions import DEFINITIONS
 from results.arrays import read_examples, read_maps
-from results.definitions import read_definitions
+from results.definition_values import read_definitions
 from results.regions import read_regions
 from results.store import RunStore
 

@@ -9,11 +9,12 @@ from cli_support import write_scenario
 from PIL import Image
 
 from bench.datasets.cache import Cache
-from bench.datasets.mvtec import collection_of, read_scenario
+from bench.datasets.catalogue import collection_of
+from bench.datasets.layouts.mvtec import read_scenario
 from bench.datasets.scenario import Scenario
 from bench.errors import DataError
-from bench.evaluation import Predictions, check_ground_truth, evaluate
 from bench.protocol import PROTOCOL
+from bench.scoring import Predictions, check_ground_truth, evaluate
 
 SIZE = (20, 30)
 

@@ -7,14 +7,14 @@ import pytest
 from PIL import Image
 
 from bench.cell import split, thin, training_images
-from bench.code_version import code_version
+from bench.commands.methods import described
 from bench.datasets.cache import Cache
 from bench.datasets.scenario import Scenario
-from bench.devices import choose_slots, usable_cores
-from bench.listing import described
+from bench.execution.local import failure_of, log_tail
+from bench.machine.devices import choose_slots, usable_cores
 from bench.progress import Pace, duration
 from bench.protocol import PROTOCOL, Protocol
-from bench.workers import failure_of, log_tail
+from bench.source_digest import code_version
 from methods.detector import Progress
 from methods.errors import WeightsError
 from methods.patchcore import PatchCore, PatchCoreConfig
@@ -109,7 +109,7 @@ def test_the_code_version_sees_code_only(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def _version(monkeypatch: pytest.MonkeyPatch, path: Path) -> str:
-    from bench import code_version as module
+    from bench import source_digest as module
 
     module._read.cache_clear()
     with monkeypatch.context() as context:

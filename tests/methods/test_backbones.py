@@ -5,10 +5,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from methods import backbones
-from methods.backbones import BACKBONES, Backbone, backbone_identity, backbone_spec
+from methods.common import backbones
+from methods.common.backbones import BACKBONES, Backbone, backbone_identity, backbone_spec
+from methods.common.torchvision_import import import_torchvision
 from methods.errors import MethodError, WeightsError
-from methods.torchvision_import import import_torchvision
 
 
 def images(size=64):

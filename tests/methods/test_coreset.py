@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from methods.coreset import greedy_coreset
+from methods.common.coreset import greedy_coreset
 
 
 def naive_coreset(points, count, starts):

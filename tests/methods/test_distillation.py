@@ -6,12 +6,12 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from methods import distillation
 from methods.detector import ImageSet
-from methods.distillation import DistillationConfig, distill
+from methods.efficientad import distillation
+from methods.efficientad.distillation import DistillationConfig, distill
+from methods.efficientad.pdn import TEACHER_CHANNELS, patch_description_network
+from methods.efficientad.teachers import load_teacher, teacher_identity
 from methods.errors import MethodError
-from methods.pdn import TEACHER_CHANNELS, patch_description_network
-from methods.teachers import load_teacher, teacher_identity
 
 CONFIG = DistillationConfig(backbone="efficientnet_lite0", steps=6, batch_size=2, learning_rate=1e-3)
 
@@ -141,8 +141,8 @@ def test_learning_rates():
 
 def test_features_are_normalised_per_channel(tmp_path):
     """Over the photographs drawn, as few as they are, the target has mean 0 and standard deviation 1."""
-    from methods.backbones import Backbone
-    from methods.patch_features import PatchFeatures
+    from methods.common.backbones import Backbone
+    from methods.common.patch_features import PatchFeatures
 
     config = DistillationConfig(backbone="efficientnet_lite0", grayscale_probability=0.0)
     backbone = Backbone("efficientnet_lite0", (8, 16), "auto", tmp_path)

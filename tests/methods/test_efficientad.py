@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from methods.detector import FitContext, ImageSet, Progress
-from methods.efficientad import EfficientAdConfig, EfficientAdM, EfficientAdS
-from methods.efficientad_network import EfficientAdNetwork
+from methods.efficientad.detector import EfficientAdConfig, EfficientAdM, EfficientAdS
+from methods.efficientad.networks import EfficientAdNetwork
+from methods.efficientad.pdn import normalise
 from methods.errors import MethodError, WeightsError
-from methods.pdn import normalise
 
 BOTH = pytest.mark.parametrize("size", ["S", "M"])
 

@@ -3,11 +3,11 @@ import pytest
 import torch
 from skimage import data
 
-from methods import winograd
-from methods.efficientad_network import EfficientAdNetwork
-from methods.efficientad_step import hard_elements, step_loss
-from methods.pdn import normalise
-from methods.teachers import load_teacher
+from methods.efficientad import winograd
+from methods.efficientad.networks import EfficientAdNetwork
+from methods.efficientad.pdn import normalise
+from methods.efficientad.step import hard_elements, step_loss
+from methods.efficientad.teachers import load_teacher
 
 
 def brute_force(differences, quantile):

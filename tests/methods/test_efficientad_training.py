@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from methods import efficientad_training as training
+from methods.common.torchvision_import import import_torchvision
 from methods.detector import FitContext, ImageSet
-from methods.efficientad_network import EfficientAdNetwork
+from methods.efficientad import training
+from methods.efficientad.networks import EfficientAdNetwork
+from methods.efficientad.pdn import normalise
 from methods.errors import MethodError
-from methods.pdn import normalise
-from methods.torchvision_import import import_torchvision
 
 import_torchvision()
 transforms = importlib.import_module("torchvision.transforms.v2.functional")

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from methods import nearest
+from methods.common import nearest
+from methods.common.nearest import NearestNeighbours
 from methods.errors import MethodError
-from methods.nearest import NearestNeighbours
 
 
 def brute_force(bank, queries, neighbours):

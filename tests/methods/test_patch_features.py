@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from methods.patch_features import PatchFeatures
+from methods.common.patch_features import PatchFeatures
 
 
 def literal(levels, dim, level_dim, patch_size):

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from methods.pdn import RECEPTIVE_FIELD, patch_description_network, training_features
+from methods.efficientad.pdn import RECEPTIVE_FIELD, patch_description_network, training_features
 
 BOTH = pytest.mark.parametrize("size", ["S", "M"])
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from methods import teachers
+from methods.efficientad import teachers
+from methods.efficientad.pdn import patch_description_network
+from methods.efficientad.teachers import load_teacher, teacher_identity
 from methods.errors import WeightsError
-from methods.pdn import patch_description_network
-from methods.teachers import load_teacher, teacher_identity
-from methods.weights import Download, sha256_of
+from methods.weights.files import Download, sha256_of
 
 
 def network(size="S"):

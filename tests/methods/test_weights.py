@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from methods.errors import WeightsError
-from methods.weights import Download, fetch, sha256_of
+from methods.weights.files import Download, fetch, sha256_of
 
 CONTENT = bytes(range(256)) * 4096
 DIGEST = hashlib.sha256(CONTENT).hexdigest()

@@ -3,7 +3,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from methods import winograd
+from methods.efficientad import winograd
 
 
 @pytest.fixture(params=[1, 2, 3])

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from record_factory import MVTEC, fail, make_record, undefine
 
-from reports.aggregate import aggregate, best_rows, compared, complete_grid
-from reports.selection import select
+from reports.content.aggregate import aggregate, best_rows, compared, complete_grid
+from reports.content.selection import select
 
 
 def rows_of(records, *metrics):

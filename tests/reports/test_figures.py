@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from record_factory import DEMO, DEMO_NOTE, LOCO, METHODS, MVTEC, fail, make_record, write_run
 
-from reports.document import make_document
-from reports.figures.dots import dot_plot, draw_dots
-from reports.figures.examples import draw_examples, example_sheets
-from reports.figures.style import encode, plain, wrap
-from reports.selection import read_runs, select
+from reports.content.document import make_document
+from reports.content.selection import read_runs, select
+from reports.rendering.figures.dots import dot_plot, draw_dots
+from reports.rendering.figures.examples import draw_examples, example_sheets
+from reports.rendering.figures.style import encode, plain, wrap
 from results.arrays import Example, read_examples, write_examples
 from results.store import RunStore
 

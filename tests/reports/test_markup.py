@@ -5,10 +5,10 @@ import pytest
 from record_factory import fail, make_record, undefine
 from rich.cells import cell_len
 
-from reports import latex, markdown
-from reports.delimited import cells_csv, means_csv, metrics_csv, protect
-from reports.selection import select
-from reports.tables import Column, Field, Note, Table
+from reports.content.selection import select
+from reports.content.tables import Column, Field, Note, Table
+from reports.rendering import latex, markdown
+from reports.rendering.delimited import cells_csv, means_csv, metrics_csv, protect
 
 BREAK = r"\allowbreak{}"
 TABLE = Table(

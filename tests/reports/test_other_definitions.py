@@ -1,12 +1,12 @@
 from record_factory import DEMO, DEMO_NOTE, MVTEC, fail, make_record, write_run
 
-from reports.definitions import WARNING, definitions_table, gather_definitions
-from reports.figures.definitions import draw_definitions
-from reports.figures.style import encode
-from reports.latex import render_table
+from reports.content.other_definitions import WARNING, definitions_table, gather_definitions
+from reports.content.selection import read_runs
+from reports.rendering.figures.definition_spread import draw_definitions
+from reports.rendering.figures.style import encode
+from reports.rendering.latex import render_table
 from reports.report import make_report
-from reports.selection import read_runs
-from results.definitions import DefinitionValue, write_definitions
+from results.definition_values import DefinitionValue, write_definitions
 from results.store import RunStore
 
 

@@ -2,9 +2,9 @@ import pytest
 from record_factory import DEMO, DEMO_NOTE, LOCO, MVTEC, fail, make_record, typical_records, undefine
 from rich.console import Console
 
-from reports.selection import select
-from reports.tables import accuracy_table, failure_table, published_table, scenario_table
-from reports.terminal import summary_table
+from reports.content.selection import select
+from reports.content.tables import accuracy_table, failure_table, published_table, scenario_table
+from reports.rendering.terminal import summary_table
 
 
 def table_of(make, records):

@@ -3,8 +3,8 @@ from datetime import UTC, datetime
 import pytest
 from record_factory import DEMO, LOCO, MVTEC, digest, fail, make_metrics, make_record, write_run
 
+from reports.content.selection import read_runs, select
 from reports.errors import ReportError
-from reports.selection import read_runs, select
 from results.record import Data
 
 LATER = datetime(2027, 1, 1, tzinfo=UTC)

@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.datasets import select_scenarios
 from bench.datasets.cache import Cache
 from bench.datasets.demo import DEMO_SCENARIOS, demo_folder
-from bench.datasets.images import image_size, read_defects, read_mask
+from bench.datasets.images import image_size
+from bench.datasets.masks import read_defects, read_mask
+from bench.datasets.selection import select_scenarios
 from bench.errors import DataError
 
 

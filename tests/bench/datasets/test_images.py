@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 
 from bench.datasets.cache import Cache
-from bench.datasets.images import decode_images, image_size, read_mask
+from bench.datasets.images import decode_images, image_size
+from bench.datasets.masks import read_mask
 from bench.datasets.scenario import TestImage
 from bench.errors import DataError
 

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.datasets import list_collections, select_scenarios
 from bench.datasets.cache import Cache
-from bench.datasets.images import decode_images, read_defects, read_mask
+from bench.datasets.images import decode_images
+from bench.datasets.masks import read_defects, read_mask
+from bench.datasets.selection import list_collections, select_scenarios
 from bench.errors import DataError, UsageError
 
 

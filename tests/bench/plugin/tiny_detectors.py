@@ -17,7 +17,7 @@ from torch import Tensor
 
 from methods.detector import Detector, FitContext, ImageSet, Progress
 from methods.errors import MethodError
-from methods.weights import WeightIdentity
+from methods.weights.files import WeightIdentity
 
 
 @dataclass(frozen=True)

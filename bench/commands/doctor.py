@@ -1,0 +1,203 @@
+"""``bench doctor``: what is installed, which devices, weights and data are found, and what to do about the rest."""
+
+import importlib
+import os
+import platform
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from bench.datasets.cache import Cache, default_cache_directory
+from bench.errors import user_errors
+from bench.machine.devices import usable_cores
+from bench.machine.environment import cpu_features, cpu_name, driver_version, package_versions
+from bench.options import default_data_root
+from bench.plan import weights_folder
+from methods.common.torchvision_import import import_torchvision
+
+_STYLE = {"ok": "green", "missing": "red", "note": "yellow"}
+_FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16")
+BF16_PAYS = 1.5
+"""Speed of bf16 products from which they pay: Winograd's algorithm, which shortens the whole of an fp32 training step,
+shortens only the backward pass of one in bf16."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing examined.
+
+    Attributes:
+        state: ``ok``, ``missing``, or ``note`` for something that works without.
+        what: Its name.
+        found: What was seen.
+        remedy: What to do; empty if nothing.
+    """
+
+    state: Literal["ok", "missing", "note"]
+    what: str
+    found: str
+    remedy: str = ""
+
+
+def doctor(data_root: Path | None, weights_dir: Path | None, console: Console) -> None:
+    """Print what was found and what to do about each missing piece."""
+    findings = list(examine(data_root or default_data_root(), weights_folder(weights_dir)))
+    table = Table()
+    for head in ("", "What", "Found"):
+        table.add_column(head, overflow="fold")
+    for finding in findings:
+        state = Text(finding.state, style=_STYLE[finding.state])
+        table.add_row(state, Text(finding.what), Text(finding.found))
+    console.print(table)
+    remedies = [finding for finding in findings if finding.remedy]
+    if remedies:
+        console.print(Text("\nWhat to do", style="bold"))
+    for finding in remedies:  # below the table, whose columns would cut the URLs and paths that are to be copied
+        what = Text(finding.what, style=_STYLE[finding.state])
+        console.print(Text.assemble(what, ": ", finding.remedy), soft_wrap=True)
+
+
+def examine(data_root: Path, weights_dir: Path) -> Iterator[Finding]:
+    """Examine packages, machine, weights, cache and data, in this order."""
+    yield from _packages()
+    yield from _machine()
+    yield from _weights(weights_dir)
+    yield _writable("cache", default_cache_directory(), "Set BENCH_CACHE to a folder that can be written.")
+    yield from _data(data_root)
+
+
+def _packages() -> Iterator[Finding]:
+    versions = package_versions()
+    shown = ", ".join(f"{name} {versions[name]}" for name in ("torch", "torchvision", "numpy") if name in versions)
+    yield Finding("ok", "Python", f"{platform.python_version()}, {shown}")
+    for module, load, remedy in (
+        # As the methods import it, which gets along with some that do not belong to the installed torch.
+        ("torchvision", import_torchvision, "Install torchvision in the version that belongs to the installed torch."),
+        ("FrEIA", partial(importlib.import_module, "FrEIA"), "Install FrEIA; FastFlow needs it."),
+        ("numba", partial(importlib.import_module, "numba"), "Install numba; metrics and methods need it."),
+    ):
+        try:
+            load()
+        except Exception as error:  # a broken package may raise anything on import
+            yield Finding("missing", module, f"{type(error).__name__}: {error}", remedy)
+    yield _faiss()
+
+
+def _faiss() -> Finding:
+    try:
+        faiss = importlib.import_module("faiss")
+    except ImportError as error:
+        remedy = "PatchCore searches with torch. For faiss: pip install anomaly-bench[cpu], on a GPU machine [gpu]."
+        return Finding("note", "faiss", f"{type(error).__name__}: {error}", remedy)
+    gpus = int(faiss.get_num_gpus()) if hasattr(faiss, "get_num_gpus") else 0
+    if gpus:
+        return Finding("ok", "faiss", f"on {gpus} GPUs")
+    if driver_version() is None:
+        return Finding("ok", "faiss", "on the CPU")
+    remedy = "To search on the GPU: pip uninstall faiss-cpu, then pip install anomaly-bench[gpu]."
+    return Finding("note", "faiss", "on the CPU", remedy)
+
+
+def _bf16_speed() -> float:
+    """Measured, for instructions alone do not tell: some CPUs run AVX-512's for bf16 at half the speed of fp32."""
+    import torch
+
+    seconds = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        matrix = torch.ones(1024, 1024, dtype=dtype)
+        times = []
+        for _ in range(5):
+            begin = time.perf_counter()
+            matrix @ matrix
+            times.append(time.perf_counter() - begin)
+        seconds[dtype] = min(times)
+    return seconds[torch.float32] / seconds[torch.bfloat16]
+
+
+def _machine() -> Iterator[Finding]:
+    import psutil
+    import torch
+
+    features = [name for name in _FEATURES if name in cpu_features()]
+    yield Finding("ok", "CPU", f"{cpu_name()}, {usable_cores()} cores, {', '.join(features) or 'no known features'}")
+    speed = _bf16_speed()
+    found = f"matrix products {speed:.1f} times as fast as in fp32"
+    if speed < BF16_PAYS:
+        yield Finding("note", "bf16 on the CPU", found, "Keep precision=fp32: bf16 would be slower.")
+    else:
+        yield Finding("ok", "bf16 on the CPU", found)
+    memory = psutil.virtual_memory()
+    yield Finding("ok", "memory", f"{memory.available / 2**30:.0f} of {memory.total / 2**30:.0f} GiB free")
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            yield Finding("ok", f"cuda:{index}", f"{torch.cuda.get_device_name(index)}, driver {driver_version()}")
+    elif driver_version() is not None:
+        yield Finding(
+            "missing",
+            "GPU",
+            f"driver {driver_version()}, but torch {torch.__version__} cannot use it",
+            "Install a CUDA build of torch.",
+        )
+    else:
+        yield Finding("note", "GPU", "none", "Everything runs on the CPU; use --train-scale for a quick look.")
+
+
+def _weights(weights_dir: Path) -> Iterator[Finding]:
+    """Look whether each method's weights are there, without downloading any."""
+    from methods.common.backbones import BACKBONES
+    from methods.efficientad.teachers import PUBLIC_TEACHERS
+    from methods.registry import load_method, make_config, method_names
+
+    for name in method_names():
+        try:
+            method = load_method(name)
+            if "embedded" not in method.presets:
+                continue
+            config = make_config(method, "embedded", {})
+            tags = ", ".join(identity.tag for identity in method.weights(config, weights_dir))
+            yield Finding("ok", f"{name} embedded", tags)
+        except user_errors() as error:
+            first, _, rest = str(error).partition("\n")
+            yield Finding("missing", f"{name} embedded", first, " ".join(rest.split()))
+    downloads = {"EfficientAD teachers": PUBLIC_TEACHERS}
+    downloads |= {name: spec.download for name, spec in BACKBONES.items() if spec.download is not None}
+    for name, download in downloads.items():
+        path = weights_dir / download.file_name
+        if path.exists():
+            yield Finding("ok", name, str(path))
+        else:
+            remedy = f"Downloaded on first use. Offline, put {download.url} into {weights_dir}, or --preset embedded."
+            yield Finding("note", name, f"not in {weights_dir}", remedy)
+
+
+def _writable(what: str, folder: Path, remedy: str) -> Finding:
+    existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    if os.access(existing, os.W_OK):
+        return Finding("ok", what, str(folder))
+    return Finding("missing", what, f"{folder} cannot be written", remedy)
+
+
+def _data(data_root: Path) -> Iterator[Finding]:
+    from bench.datasets.selection import list_collections
+
+    remedy = "Point --data-root or BENCH_DATA at the folder of your collections; --datasets demo needs none."
+    if not data_root.is_dir():
+        yield Finding("missing", "data root", f"{data_root} does not exist", remedy)
+        return
+    found = list_collections(data_root, Cache(default_cache_directory()))
+    yield Finding("ok" if found else "missing", "data root", str(data_root), "" if found else remedy)
+    for collection, _, coverage in found:
+        yield Finding("ok", collection.name, coverage)
+    folder = next((name for name in ("imagenet", "photographs") if (data_root / name).is_dir()), None)
+    if folder:
+        yield Finding("ok", "penalty images", str(data_root / folder))
+    else:
+        remedy = f"For EfficientAD put ImageNet in {data_root}/imagenet, or photographs in {data_root}/photographs."
+        yield Finding("note", "penalty images", "none", remedy)

@@ -1,0 +1,1 @@
+"""Folder layouts of data sets, one a file."""

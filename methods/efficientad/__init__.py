@@ -1,0 +1,1 @@
+"""EfficientAD (Batzner, Heckler, König, WACV 2024)."""

@@ -1,0 +1,169 @@
+"""EfficientAD's teachers: the embedded one, the public ones and files of the user's."""
+
+import json
+import re
+import zipfile
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from methods.efficientad.pdn import TEACHER_CHANNELS, Size, patch_description_network
+from methods.errors import WeightsError
+from methods.weights.files import Download, WeightIdentity, fetch, sha256_of
+
+PUBLIC_TEACHERS = Download(
+    "https://github.com/open-edge-platform/anomalib/releases/download/efficientad_pretrained_weights/"
+    "efficientad_pretrained_weights.zip",
+    "c09aeaa2b33f244b3261a5efdaeae8f8284a949470a4c5a526c61275fe62684a",
+)
+"""Teachers S and M, distilled from WideResNet-101 on ImageNet by nelson1425/EfficientAD, repackaged by anomalib."""
+
+_MEMBERS: dict[Size, str] = {"S": "pretrained_teacher_small.pth", "M": "pretrained_teacher_medium.pth"}
+_EMBEDDED = Path(__file__).parents[1] / "weights" / "embedded" / "teacher_small.safetensors"
+
+
+def teacher_identity(size: Size, teacher: str, weights_dir: Path) -> WeightIdentity:
+    """Identify the weights that ``load_teacher`` with the same arguments loads.
+
+    Args:
+        size: ``S`` or ``M``.
+        teacher: ``auto`` (download), ``embedded``, ``random``, or the path of a state dict (.pth or .safetensors).
+        weights_dir: Where downloads are kept.
+
+    Raises:
+        WeightsError: The file is missing, cannot be downloaded, or is not the expected one.
+    """
+    name = f"efficientad_{size.lower()}_teacher"
+    if teacher == "random":
+        return WeightIdentity(name, "random", "random initialisation", None)
+    path = _teacher_file(size, teacher, weights_dir)
+    if teacher == "auto":
+        return WeightIdentity(name, "download", "wide_resnet101_2 on ImageNet, nelson1425", sha256_of(path))
+    source = "embedded" if teacher == "embedded" else "file"
+    return WeightIdentity(name, source, _provenance(path), sha256_of(path))
+
+
+def load_teacher(network: nn.Sequential, size: Size, teacher: str, weights_dir: Path) -> None:
+    """Load teacher weights into a patch description network with 384 output channels; random ones stay as they are.
+
+    Args:
+        network: Padded or not: padding has no weights.
+        size: As in :func:`teacher_identity`, like the other arguments.
+        teacher: See there.
+        weights_dir: See there.
+
+    Raises:
+        WeightsError: The file is missing, unreadable, or holds another network.
+    """
+    if teacher == "random":
+        return
+    path = _teacher_file(size, teacher, weights_dir)
+    network.load_state_dict(_convert(_read(path), size, path))
+
+
+def _teacher_file(size: Size, teacher: str, weights_dir: Path) -> Path:
+    if teacher == "auto":
+        return _public_teacher(size, weights_dir)
+    if teacher == "embedded":
+        if size != "S":
+            raise WeightsError(
+                "only the teacher of EfficientAD-S is embedded, not that of EfficientAD-M\n"
+                "  Use efficientad_s, set teacher=auto to download the public one, or distil one with\n"
+                "  bench distill --size M and give its path."
+            )
+        if not _EMBEDDED.is_file():
+            raise WeightsError(
+                f"the embedded teacher is missing: {_EMBEDDED}\n"
+                "  Reinstall the package, or make the file again with bench distill."
+            )
+        return _EMBEDDED
+    path = Path(teacher).expanduser()
+    if not path.is_file():
+        raise WeightsError(
+            f"no teacher file at {path}; allowed: auto, embedded, random, or the path of a .pth or .safetensors file"
+        )
+    return path
+
+
+def _public_teacher(size: Size, weights_dir: Path) -> Path:
+    """Download, extract and convert the public teacher on first use; float32 as published."""
+    from filelock import FileLock
+
+    otherwise = {
+        "S": "take the embedded teacher: --preset embedded",
+        "M": "distil a teacher with bench distill --size M and set efficientad_m.teacher to its path",
+    }
+    archive = fetch(PUBLIC_TEACHERS, weights_dir, otherwise[size])
+    member = _MEMBERS[size]
+    target = weights_dir / Path(member).with_suffix(".safetensors")
+    with FileLock(f"{target}.lock"):
+        if not target.exists():
+            state = _convert(_read(_extract(archive, member, weights_dir)), size, archive)
+            partial = target.with_suffix(".part")
+            save_file(state, partial, metadata={"format": "pt", "archive_sha256": sha256_of(archive)})
+            partial.replace(target)
+    return target
+
+
+def _extract(archive: Path, member: str, directory: Path) -> Path:
+    """Extract the one file called ``member``, in whatever folder of the archive, to ``directory``."""
+    try:
+        with zipfile.ZipFile(archive) as file:
+            names = file.namelist()
+            unsafe = [name for name in names if name.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", name)]
+            if unsafe:
+                raise WeightsError(f"{archive} has members outside its own folder: {', '.join(unsafe)}; delete it")
+            found = [name for name in names if name.rsplit("/", 1)[-1] == member]
+            if len(found) != 1:
+                raise WeightsError(f"{archive} should hold {member} once; it holds {', '.join(names)}")
+            target = directory / member
+            target.write_bytes(file.read(found[0]))
+            return target
+    except zipfile.BadZipFile as error:
+        raise WeightsError(f"{archive} is not a readable zip archive ({error}); delete it and run again") from error
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+    except Exception as error:  # whatever unpickling a foreign file may raise
+        raise WeightsError(f"{path} is not a readable weights file: {type(error).__name__}: {error}") from error
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise WeightsError(f"{path} does not hold a state dict: a mapping from names to tensors")
+    return state
+
+
+def _convert(state: dict[str, Tensor], size: Size, path: Path) -> dict[str, Tensor]:
+    """Rename layers to those of :func:`patch_description_network`, whatever they are called but in their order.
+
+    Codes number the convolutions themselves (``conv1`` ... ``conv4``) or, as ours does, all layers of a sequence.
+    """
+    with torch.device("meta"):
+        expected = patch_description_network(size, TEACHER_CHANNELS, padding=False).state_dict()
+
+    def position(key: str) -> tuple[int, str]:
+        layer, _, kind = key.rpartition(".")
+        number = re.search(r"\d+$", layer)
+        return int(number[0]) if number else -1, kind
+
+    found = [state[key] for key in sorted(state, key=position)]
+    wanted = {key: tuple(expected[key].shape) for key in sorted(expected, key=position)}
+    if [tuple(value.shape) for value in found] != list(wanted.values()):
+        raise WeightsError(
+            f"{path} does not hold a teacher of EfficientAD-{size}: its tensors are "
+            f"{', '.join(f'{key} {tuple(value.shape)}' for key, value in state.items())}"
+        )
+    return {key: value.contiguous() for key, value in zip(wanted, found, strict=True)}
+
+
+def _provenance(path: Path) -> str:
+    """What a teacher's file says of its own making, as ``bench distill`` writes it; else its name."""
+    try:
+        with safe_open(path, "pt") as file:
+            settings = json.loads((file.metadata() or {})["settings"])
+        return f"distilled from {settings['backbone']}, {settings['steps']} steps, {settings['photographs']}"
+    except (SafetensorError, KeyError):
+        return path.name

@@ -1,0 +1,1 @@
+"""What a report says: values, before any format."""
