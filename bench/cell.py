@@ -1,7 +1,6 @@
-"""Runs one cell: decode → fit → maps → metrics."""
+"""One cell: fit → predict → score, with the fitted detector as a value between them."""
 
 import math
-import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,111 +12,235 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from bench.cells import Cell
 from bench.datasets.cache import Cache
 from bench.datasets.images import decode_images
-from bench.datasets.masks import read_mask
 from bench.datasets.scenario import Scenario
 from bench.machine.devices import Slot
-from bench.plan import Cell
+from bench.models import FitFacts, load_detector, read_description
 from bench.protocol import PROTOCOL
-from bench.scoring import Scores, check_ground_truth, evaluate, predict
-from methods.detector import Detector, FitContext, ImageSet, Progress
+from bench.scoring import AnomalyMaps, Evaluation, check_ground_truth, evaluate
+from methods.common.precision import check_precision, set_precision
+from methods.common.seeding import reproducible
+from methods.detector import Detector, FitContext, ImageSet, Prediction, Progress
+from methods.errors import MethodError
 from methods.registry import load_method
-from results.arrays import Example, choose_examples, make_example
-from results.record import Data, ImageResult, Timings
+from results.arrays import MAPS_FILE, read_maps
+from results.migrations import load_record
+from results.record import Timings
+from results.store import RECORD_FILE
 
 RECORDED_LOSSES = 200
+PREDICTION_BATCH = 8
 
 Report = Callable[[Progress], None]
 
 
 @dataclass(frozen=True, eq=False)
-class Measurement:
-    """What a cell yields: its part of the record, and arrays.
+class Fitted:
+    """A fitted detector on its device, in the precision of its cell, and what its record says of the fit.
 
     Attributes:
-        scores: The metrics.
-        images: Per-image scores.
-        data: Which images.
-        timings: Seconds per stage.
-        training_steps: Optimiser steps done; ``None`` for a method that does not train.
-        losses: Training loss, thinned.
-        examples: Some test images to look at.
-        maps: Image name to network-resolution map; empty unless they are to be kept.
+        detector: The detector.
+        facts: How it was fitted.
+        kept: The folder that its model was taken from; ``None`` if the cell has fitted it.
     """
 
-    scores: Scores
-    images: list[ImageResult]
-    data: Data
+    detector: Detector[Any]
+    facts: FitFacts
+    kept: Path | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class CellResult:
+    """What a cell yields.
+
+    Attributes:
+        fitted: The fitted detector.
+        evaluation: Its maps of the test images, and what they are worth.
+        timings: Seconds per stage.
+    """
+
+    fitted: Fitted
+    evaluation: Evaluation
     timings: Timings
-    training_steps: int | None
-    losses: list[tuple[int, float]]
-    examples: list[Example]
-    maps: dict[str, NDArray[np.float32]]
 
 
-def measure(cell: Cell, slot: Slot, cache: Cache, report: Report, *, keep_maps: bool) -> Measurement:
+def run_cell(cell: Cell, slot: Slot, cache: Cache, report: Report, kept: Path | None = None) -> CellResult:
     """Fit the method on the scenario's normal images and evaluate its last state on all test images.
 
-    Nothing but the cell decides the result: global random generators are seeded, so it does not matter what the
-    process did before.
+    Nothing but the cell decides the result: it does not matter what the process did before.
 
     Args:
         cell: What to run.
         slot: Where.
         cache: Where decoded images are kept.
         report: Is told how far the cell is.
-        keep_maps: Return the anomaly maps too.
+        kept: Folder with the model of an earlier cell of the same fit key, which is taken instead of a fit; its maps,
+            too, if it has any and the images are the same.
 
     Raises:
-        DataError: The scenario cannot be used, or a file in it is damaged.
+        DataError: The scenario cannot be used, or a file in it or the kept model is damaged.
         MethodError: The method cannot be fitted, or gives scores that are no numbers.
         MetricError: The maps allow no evaluation.
+        ResultError: The kept maps are damaged.
     """
     scenario, clock = cell.scenario, _Clock()
     scenario.check()
-    make_deterministic(cell.seed)
-    detector = load_method(cell.entrant.name)(cell.entrant.config)
     with clock("decode"):
-        report(Progress("decode", 0, 2))
-        train, validation = training_images(scenario, detector, cell.seed, cache)
-        report(Progress("decode", 1, 2))
-        test = decode_images([image.path for image in scenario.test], detector.input_size, cache)
-        check_ground_truth(scenario.test, test.sizes, saturated=scenario.saturated)
-    with clock("fit"):
-        report(Progress("fit", 0, 1))
-        detector.fit(train, validation, _context(cell, slot, report))
-    names = [image.name for image in scenario.test]
+        report(Progress("decode", 0, 1))
+        test = decode_images([image.path for image in scenario.test], new_detector(cell).input_size, cache)
+        check_ground_truth(scenario, test.sizes)
+    fitted = fit(cell, slot, cache, report) if kept is None else restore(kept, slot)
     with clock("maps"):
-        found = predict(detector, cell.entrant.title, ImageSet(test.pixels), names, report)
+        maps = kept_maps(kept, scenario) if kept is not None else None
+        maps = maps or predict(fitted.detector, scenario, test.pixels, report, tf32=cell.tf32)
     with clock("metrics"):
         report(Progress("metrics", 0, 1))
-        scores = evaluate(
-            found, scenario.test, test.sizes, PROTOCOL, saturated=scenario.saturated, threads=slot.threads
-        )
-    images = image_results(scenario, found.scores)
-    return Measurement(
-        scores=scores,
-        images=images,
-        data=data_of(scenario, len(train), len(validation)),
-        timings=Timings(**clock.seconds),
+        evaluation = evaluate(maps, scenario, test.sizes, slot.threads)
+    timings = Timings(
+        decode=clock.seconds["decode"] + fitted.facts.decode_seconds,
+        fit=fitted.facts.fit_seconds,
+        maps=clock.seconds["maps"],
+        metrics=clock.seconds["metrics"],
+    )
+    return CellResult(fitted, evaluation, timings)
+
+
+def new_detector(cell: Cell) -> Detector[Any]:
+    """The cell's detector, not fitted yet."""
+    return load_method(cell.entrant.name)(cell.entrant.config)
+
+
+def fit(cell: Cell, slot: Slot, cache: Cache, report: Report) -> Fitted:
+    """Fit the cell's method on the normal images of its scenario, and put it into the cell's precision.
+
+    Raises:
+        DataError: An image is damaged.
+        MethodError: The method cannot be fitted, or the device only emulates the precision.
+    """
+    device, clock = torch.device(slot.device), _Clock()
+    check_precision(cell.precision, device, forced=cell.force_precision)
+    detector = new_detector(cell)
+    with clock("decode"):
+        train, validation = training_images(cell.scenario, detector, cell.seed, cache)
+    report(Progress("fit", 0, 1))
+    context = FitContext(
+        seed=cell.seed,
+        device=device,
+        train_scale=cell.train_scale,
+        weights_dir=cell.weights_dir,
+        photographs=cell.entrant.photographs,
+        force_precision=cell.force_precision,
+        progress=report,
+    )
+    with clock("fit"), reproducible(cell.seed, device), tensor_float_32(cell.tf32):
+        detector.fit(train, validation, context)
+    set_precision(detector.module(), cell.precision)
+    facts = FitFacts(
+        train=len(train),
+        validation=len(validation),
         training_steps=detector.training_steps,
         losses=thin(detector.losses),
-        examples=make_examples(scenario, images, test.sizes, found.maps),
-        maps=dict(zip(names, found.maps, strict=True)) if keep_maps else {},
+        implementation=dict(detector.implementation),
+        decode_seconds=clock.seconds["decode"],
+        fit_seconds=clock.seconds["fit"],
     )
+    return Fitted(detector, facts)
 
 
-def make_deterministic(seed: int) -> None:
-    """Seed every global generator and choose deterministic algorithms where there are any."""
-    random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002  (for libraries that draw from it)
-    torch.manual_seed(seed)
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    # Filling memory that is about to be overwritten guards against reading it too early, and costs time.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.deterministic = True
+def restore(kept: Path, slot: Slot) -> Fitted:
+    """Take the model that an earlier cell has kept in its folder instead of a fit; the facts say whose it is.
+
+    Raises:
+        DataError: The model is damaged.
+        MethodError: The method cannot use it.
+    """
+    description = read_description(kept)
+    implementation = {**description.fit.implementation, "fit": f"kept model of {description.record[:12]}"}
+    facts = description.fit.model_copy(update={"implementation": implementation})
+    return Fitted(load_detector(kept, slot.device), facts, kept)
+
+
+def kept_maps(kept: Path, scenario: Scenario) -> AnomalyMaps | None:
+    """The maps and scores that a cell kept in its folder; ``None`` if it kept none, or of other images.
+
+    Raises:
+        ResultError: A file is damaged.
+    """
+    if not (kept / MAPS_FILE).is_file() or not (kept / RECORD_FILE).is_file():
+        return None
+    record = load_record(kept / RECORD_FILE)
+    if record.status == "failed" or record.data is None or record.data.fingerprint != scenario.fingerprint:
+        return None
+    maps, scores = read_maps(kept), {image.name: image.score for image in record.images}
+    return AnomalyMaps([maps[name] for name in scenario.names], np.array([scores[name] for name in scenario.names]))
+
+
+def predict(
+    detector: Detector[Any], scenario: Scenario, pixels: torch.Tensor, report: Report, *, tf32: bool
+) -> AnomalyMaps:
+    """Run a fitted detector over the test images of a scenario, in batches of bounded size.
+
+    Args:
+        detector: The detector.
+        scenario: Names the images in messages.
+        pixels: uint8 (N, 3, H, W) of the detector's input size, in the order of ``scenario.test``.
+        report: Is told how far it is.
+        tf32: Whether a GPU may round the factors of float32 products.
+
+    Raises:
+        MethodError: A map or a score is NaN or infinite, or of another shape than promised; names the first image.
+    """
+    maps: list[NDArray[np.float32]] = []
+    scores: list[float] = []
+    images = ImageSet(pixels)
+    with tensor_float_32(tf32):
+        for batch in images.batches(PREDICTION_BATCH):
+            prediction = detector.predict(batch)
+            _check(prediction, detector.title, scenario.names[len(maps) :][: len(batch)])
+            maps.extend(prediction.maps.float().cpu().numpy())
+            scores.extend(prediction.scores.double().cpu().tolist())
+            report(Progress("maps", len(maps), len(images)))
+    return AnomalyMaps(maps, np.array(scores))
+
+
+def _check(prediction: Prediction, title: str, names: Sequence[str]) -> None:
+    maps, scores = prediction.maps, prediction.scores
+    if maps.ndim != 3 or len(maps) != len(names) or scores.shape != (len(names),):
+        raise MethodError(
+            f"{title} returned maps {tuple(maps.shape)} and scores {tuple(scores.shape)} for {len(names)} images; "
+            "(B, h, w) and (B,) are needed"
+        )
+    finite = maps.isfinite().flatten(1).all(1) & scores.isfinite()
+    if not finite.all():
+        raise MethodError(
+            f"{title} gives NaN or infinite anomaly scores, first for {names[int((~finite).nonzero()[0])]}: training "
+            "diverged, or the method cannot take such an image"
+        )
+
+
+@contextmanager
+def tensor_float_32(allowed: bool) -> Iterator[None]:
+    """Let GPUs round the factors of float32 products to TF32, or not, for a while; PyTorch's own defaults differ."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    matmul.allow_tf32 = cudnn.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32 = before
+
+
+def training_images(scenario: Scenario, detector: Detector[Any], seed: int, cache: Cache) -> tuple[ImageSet, ImageSet]:
+    """The images to fit on and those held out: none for a method that does not calibrate on them."""
+    pixels = decode_images(scenario.train, detector.input_size, cache).pixels
+    if not detector.uses_validation:
+        return ImageSet(pixels), ImageSet(pixels, [])
+    if scenario.validation:
+        return ImageSet(pixels), ImageSet(decode_images(scenario.validation, detector.input_size, cache).pixels)
+    train, validation = split(len(pixels), PROTOCOL.validation_fraction, seed)
+    return ImageSet(pixels, train), ImageSet(pixels, validation)
 
 
 def split(count: int, fraction: float, seed: int) -> tuple[list[int], list[int]]:
@@ -138,75 +261,6 @@ def thin(losses: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
         return pairs
     chosen = np.linspace(0, len(pairs) - 1, RECORDED_LOSSES).round().astype(int)
     return [pairs[index] for index in chosen]
-
-
-def training_images(scenario: Scenario, detector: Detector, seed: int, cache: Cache) -> tuple[ImageSet, ImageSet]:
-    """The images to fit on and those held out: none for a method that does not calibrate on them."""
-    pixels = decode_images(scenario.train, detector.input_size, cache).pixels
-    if not detector.uses_validation:
-        return ImageSet(pixels), ImageSet(pixels, [])
-    if scenario.validation:
-        return ImageSet(pixels), ImageSet(decode_images(scenario.validation, detector.input_size, cache).pixels)
-    train, validation = split(len(pixels), PROTOCOL.validation_fraction, seed)
-    return ImageSet(pixels, train), ImageSet(pixels, validation)
-
-
-def _context(cell: Cell, slot: Slot, report: Report) -> FitContext:
-    return FitContext(
-        seed=cell.seed,
-        device=torch.device(slot.device),
-        train_scale=cell.train_scale,
-        weights_dir=cell.weights_dir,
-        photographs=cell.entrant.photographs,
-        progress=report,
-    )
-
-
-def image_results(scenario: Scenario, scores: NDArray[np.float64]) -> list[ImageResult]:
-    """The image scores, in the order of the scenario's test images, as a record stores them."""
-    return [
-        ImageResult(name=image.name, defect=image.defect, anomalous=image.anomalous, score=score)
-        for image, score in zip(scenario.test, scores.tolist(), strict=True)
-    ]
-
-
-def data_of(scenario: Scenario, train: int | None, validation: int | None) -> Data:
-    """The scenario's images as a record describes them, with how many a method was fitted and calibrated on."""
-    anomalous = sum(image.anomalous for image in scenario.test)
-    return Data(
-        fingerprint=scenario.fingerprint,
-        train=train,
-        validation=validation,
-        test_normal=len(scenario.test) - anomalous,
-        test_anomalous=anomalous,
-        note=scenario.note,
-    )
-
-
-def make_examples(
-    scenario: Scenario,
-    images: list[ImageResult],
-    sizes: Sequence[tuple[int, int]],
-    maps: Sequence[NDArray[Any]],
-) -> list[Example]:
-    """Some test images for the report's figure, with ground truth and map."""
-    places = {image.name: index for index, image in enumerate(scenario.test)}
-    examples = []
-    for name in choose_examples(images):
-        index = places[name]
-        image, size = scenario.test[index], sizes[index]
-        # From the original file: the images that the method saw have lost their aspect ratio.
-        pixels = decode_images([image.path], size, Cache(Path(), enabled=False)).pixels[0]
-        mask = read_mask(image, size)
-        examples.append(
-            make_example(
-                name,
-                np.ascontiguousarray(pixels.permute(1, 2, 0).numpy()),
-                np.zeros(size, np.bool_) if mask is None else mask,
-                maps[index],
-            )
-        )
-    return examples
 
 
 class _Clock:

@@ -1,14 +1,67 @@
-"""What a user asks of ``bench run``: flags over a configuration file over defaults."""
+"""What a user asks of a command: one typed model each, of which flags, help, defaults and configuration keys are made.
 
+Importing this module loads nothing heavy: ``bench --help`` needs the models, and pydantic only when values are there.
+"""
+
+import inspect
 import os
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from bench.errors import UsageError, unknown_name
+from methods.weights.files import default_weights_directory
+
+if TYPE_CHECKING:
+    from pydantic import GetCoreSchemaHandler
+    from pydantic_core import CoreSchema
+
+Model = TypeVar("Model")
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """Metadata of an option: what is done to its value before it is validated."""
+
+    parse: Callable[[object], object]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: "GetCoreSchemaHandler") -> "CoreSchema":
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_before_validator_function(self.parse, handler(source))
+
+
+class Limits:
+    """Metadata of an option: bounds of its value, by the names of pydantic's ``Field``; stands before ``Parsed``."""
+
+    def __init__(self, **bounds: object) -> None:
+        self._bounds = bounds
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: "GetCoreSchemaHandler") -> "CoreSchema":
+        from pydantic import Field
+
+        bounds: Any = self._bounds
+        return handler.generate_schema(Annotated[source, Field(**bounds)])
+
+
+@dataclass(frozen=True)
+class Flag:
+    """Metadata of an option: how it looks on the command line, where its type and its docstring do not say.
+
+    Attributes:
+        default: What help says of its default, where that is a rule rather than a value.
+        argument: Its name in capital letters, if it is no flag but an argument.
+        negatable: Of a switch: whether ``--no-…`` turns it off again.
+        completions: What a comma separated list of names is completed with.
+    """
+
+    default: str = ""
+    argument: str = ""
+    negatable: bool = False
+    completions: Literal["", "methods", "datasets"] = ""
 
 
 def _listed(value: object) -> object:
@@ -35,56 +88,11 @@ def _assignments(value: object) -> object:
     result: dict[str, dict[str, object]] = {}
     for assignment in value if isinstance(value, list | tuple) else ():
         target, equals, setting = str(assignment).partition("=")
-        method, dot, field = target.strip().partition(".")
-        if not (equals and dot and method and field):
+        method, dot, name = target.strip().partition(".")
+        if not (equals and dot and method and name):
             raise ValueError(f"{assignment!r} is not of the form METHOD.FIELD=VALUE")
-        result.setdefault(method, {})[field] = setting.strip()
+        result.setdefault(method, {})[name] = setting.strip()
     return result
-
-
-_Folder = Annotated[Path, BeforeValidator(_expanded)]
-
-
-class RunOptions(BaseModel):
-    """Everything that ``bench run`` takes, with its defaults; the names are those of the flags.
-
-    Attributes:
-        methods: Names in the registry.
-        datasets: ``all``, ``demo``, ``COLLECTION`` or ``COLLECTION/SCENARIO``, comma separated.
-        data_root: The folder that holds the collections.
-        seeds: One cell each per method and scenario.
-        out: The run folder; chosen when ``None``.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        workers: Worker processes; chosen when ``None``.
-        train_scale: Multiplies every method's training length.
-        set: Method to option to value.
-        preset: A named set of options, of every method; ``None`` for the paper's, except on the demo.
-        penalty_images: Folder of photographs for the pretraining penalty, or ``none``; searched when ``None``.
-        weights_dir: Where downloaded weights are kept.
-        cache: Whether decoded images are kept on disk.
-        keep_maps: Keep the anomaly maps beside each record.
-        dry_run: Only say what would be done.
-        retry_failed: Run the cells again that failed before.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    methods: Annotated[tuple[str, ...], BeforeValidator(_listed)] = Field(min_length=1)
-    datasets: Annotated[str, BeforeValidator(_joined)] = "all"
-    data_root: _Folder = Field(default_factory=lambda: default_data_root())
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_listed)] = Field((0,), min_length=1)
-    out: _Folder | None = None
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
-    workers: Annotated[int, Field(ge=1)] | None = None
-    train_scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
-    set: Annotated[dict[str, dict[str, Any]], BeforeValidator(_assignments)] = Field(default_factory=dict)
-    preset: str | None = None
-    penalty_images: Literal["none"] | _Folder | None = None
-    weights_dir: _Folder | None = None
-    cache: bool = True
-    keep_maps: bool = False
-    dry_run: bool = False
-    retry_failed: bool = False
 
 
 def default_data_root() -> Path:
@@ -92,37 +100,163 @@ def default_data_root() -> Path:
     return Path(os.environ.get("BENCH_DATA") or "data").expanduser()
 
 
-def resolve_options(flags: Mapping[str, object], config: Path | None) -> RunOptions:
-    """Combine flags with a configuration file; a flag wins, except that single ``set`` values are merged.
+Folder = Annotated[Path, Parsed(_expanded)]
+DataRoot = Annotated[Folder, Flag(default="$BENCH_DATA, else ./data")]
+WeightsDir = Annotated[Folder, Flag(default="weights under $BENCH_CACHE, else under ~/.cache/anomaly-bench")]
+Device = Annotated[str, Limits(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Everything that ``bench run`` takes; what it says of each option is the help of its flag.
+
+    Attributes:
+        methods: Methods, comma separated; bench methods lists them.
+        datasets: all, demo, COLLECTION or COLLECTION/SCENARIO, comma separated.
+        data_root: Folder of the collections.
+        seeds: Such as 0,1,2.
+        out: Run folder; what is already done in it is kept.
+        device: auto, cpu, cuda or cuda:N.
+        workers: Worker processes; they share the CPU cores.
+        train_scale: Multiplies every training length; stamped on all results.
+        set: One option of a method, METHOD.FIELD=VALUE; repeatable.
+        preset: Named option set of the methods; embedded needs no download.
+        penalty_images: Folder of photographs for EfficientAD's pretraining penalty, or none.
+        weights_dir: Where downloaded weights are kept.
+        precision: Of the networks of fitted detectors; stamped on all results.
+        tf32: Let a GPU round the factors of float32 products to TF32; stamped on all results.
+        cache: Keep decoded images on disk.
+        keep_maps: Keep the anomaly maps.
+        keep_models: Keep the fitted detectors, to predict with them again.
+        force: Run in a precision that this CPU only emulates, which takes ages.
+        dry_run: Only print what would be run; fetches missing weights, whose digest names a cell.
+        json: Print what --dry-run prints as JSON.
+        retry_failed: Run the cells again that failed before.
+    """
+
+    methods: Annotated[tuple[str, ...], Limits(min_length=1), Parsed(_listed), Flag(completions="methods")]
+    datasets: Annotated[str, Parsed(_joined), Flag(completions="datasets")] = "all"
+    data_root: DataRoot = field(default_factory=default_data_root)
+    seeds: Annotated[tuple[Annotated[int, Limits(ge=0)], ...], Limits(min_length=1), Parsed(_listed)] = (0,)
+    out: Annotated[
+        Folder | None, Flag(default="the newest folder under runs/ with the same cells, else runs/<UTC time>")
+    ] = None
+    device: Device = "auto"
+    workers: Annotated[Annotated[int, Limits(ge=1)] | None, Flag(default="one per GPU, on the CPU one per 8 cores")] = (
+        None
+    )
+    train_scale: Annotated[float, Limits(gt=0, allow_inf_nan=False)] = 1.0
+    set: Annotated[dict[str, dict[str, Any]], Parsed(_assignments)] = field(default_factory=dict)
+    preset: Annotated[str | None, Flag(default="each paper's options, on the demo alone embedded")] = None
+    penalty_images: Annotated[
+        Literal["none"] | Folder | None,
+        Flag(default="imagenet, else photographs under the data root, else none"),
+    ] = None
+    weights_dir: WeightsDir = field(default_factory=default_weights_directory)
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    tf32: bool = False
+    cache: Annotated[bool, Flag(negatable=True)] = True
+    keep_maps: Annotated[bool, Flag(negatable=True)] = False
+    keep_models: Annotated[bool, Flag(negatable=True)] = False
+    force: bool = False
+    dry_run: bool = False
+    json: bool = False
+    retry_failed: bool = False
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """Everything that ``bench evaluate`` takes; what it says of each option is the help of its flag.
+
+    Attributes:
+        maps: Folder with <scenario>/test/<defect>/<stem>.tiff (or .npy, .npz), or a run folder whose cells kept their
+            maps or their models.
+        name: What tables call the method that made the maps; not for a run.
+        source: Its paper or product.
+        seed: Tells several trainings of one method apart.
+        datasets: COLLECTION or COLLECTION/SCENARIO, comma separated.
+        data_root: Folder of the collections.
+        out: Run folder.
+        upsample: The maps are of the whole image at the network's resolution.
+        with_models: Predict again with the models that a run kept, instead of reading its maps.
+        definitions: all: also show what other definitions of AU-PRO make of the maps.
+    """
+
+    maps: Annotated[Folder, Flag(argument="MAPS")]
+    name: str | None = None
+    source: str | None = None
+    seed: Annotated[int, Limits(ge=0)] = 0
+    datasets: Annotated[
+        str | None, Parsed(_joined), Flag(default="all that the maps are of", completions="datasets")
+    ] = None
+    data_root: DataRoot = field(default_factory=default_data_root)
+    out: Annotated[Folder | None, Flag(default="runs/<UTC time>")] = None
+    upsample: bool = False
+    with_models: bool = False
+    definitions: Literal["all"] | None = None
+
+
+def resolve(model: type[Model], given: Mapping[str, object], command: str, config: Path | None = None) -> Model:
+    """Make a command's options of what was given; a flag wins over the configuration file, ``set`` values are merged.
 
     Args:
-        flags: Option name to value; ``None`` where the flag was not given.
+        model: Dataclass of the options.
+        given: Option name to value, a string where the user wrote one; ``None`` where nothing was given.
+        command: For messages, such as ``bench run``.
         config: TOML file whose keys are the flags' names. Its paths are relative to the current folder, as those of
             flags are.
 
     Raises:
-        UsageError: The file cannot be read, a key is unknown, or a value is not what the option takes.
+        UsageError: The file cannot be read, a key is unknown, or a value is missing or not what the option takes.
     """
-    given = {name: value for name, value in flags.items() if value is not None}
-    values = {**_read_config(config), **given} if config else given
-    if config and "set" in given:
-        values["set"] = _merged(_checked("set", _read_config(config).get("set", {})), _checked("set", given["set"]))
-    if "methods" not in values:
-        raise UsageError("no methods named\n  Pass --methods, comma separated; bench methods lists them.")
+    from pydantic import TypeAdapter, ValidationError
+
+    values = {name: value for name, value in given.items() if value is not None}
+    if config is not None:
+        below = _read_config(config, model)
+        if "set" in below and "set" in values:
+            values["set"] = _merged(_checked_set(below["set"], command), _checked_set(values["set"], command))
+        values = {**below, **values}
     try:
-        return RunOptions.model_validate(values)
+        return TypeAdapter(model).validate_python(values)
     except ValidationError as error:
         problem = error.errors()[0]
-        raise _bad_value(str(problem["loc"][0]), values.get(str(problem["loc"][0])), problem["msg"]) from error
+        name = str(problem["loc"][0])
+        if problem["type"] == "missing":
+            raise UsageError(f"no {name} named\n  Pass --{flag_name(name)}. {described(model)[name]}") from error
+        raise _bad_value(name, values.get(name), problem["msg"], command) from error
 
 
-def _checked(name: str, value: object) -> dict[str, dict[str, object]]:
+def flag_name(option: str) -> str:
+    """What an option is called on the command line; a field that would be a Python keyword ends with an underscore."""
+    return option.rstrip("_").replace("_", "-")
+
+
+def described(model: type[Any]) -> dict[str, str]:
+    """What a class and those above it say of their fields in their docstrings: name to text, without markup.
+
+    Docstrings are in Google style.
+    """
+    texts: dict[str, str] = {}
+    for above in reversed(model.__mro__):
+        name = ""
+        for line in inspect.cleandoc(above.__doc__ or "").partition("Attributes:")[2].splitlines():
+            head = re.match(r" {4}(\w+): (.*)", line)
+            if head:
+                name = head[1]
+                texts[name] = head[2]
+            elif name and line.startswith(" " * 8):
+                texts[name] += f" {line.strip()}"
+    return {name: text.replace("``", "") for name, text in texts.items()}
+
+
+def _checked_set(value: object, command: str) -> Mapping[str, Mapping[str, object]]:
     try:
-        found = _assignments(value)
+        assignments = _assignments(value)
     except ValueError as error:
-        raise _bad_value(name, value, str(error)) from error
-    assert isinstance(found, dict)
-    return found
+        raise _bad_value("set", value, str(error), command) from error
+    assert isinstance(assignments, Mapping)
+    return assignments
 
 
 def _merged(
@@ -131,7 +265,7 @@ def _merged(
     return {method: {**below.get(method, {}), **above.get(method, {})} for method in {**below, **above}}
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def _read_config(path: Path, model: type[Any]) -> dict[str, object]:
     try:
         with path.expanduser().open("rb") as file:
             table = tomllib.load(file)
@@ -139,13 +273,12 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise UsageError(f"cannot read the configuration {path}: {error.strerror}") from error
     except ValueError as error:
         raise UsageError(f"the configuration {path} is not valid TOML: {error}") from error
-    names = {name.replace("_", "-") for name in RunOptions.model_fields}
+    names = {flag_name(option.name): option.name for option in fields(model)}
     for key in table:
-        if key.replace("_", "-") not in names:
+        if flag_name(key) not in names:
             raise unknown_name(f"key in {path}:", key, sorted(names))
-    return {key.replace("-", "_"): value for key, value in table.items()}
+    return {names[flag_name(key)]: value for key, value in table.items()}
 
 
-def _bad_value(name: str, value: object, reason: str) -> UsageError:
-    flag = name.replace("_", "-")
-    return UsageError(f"--{flag} does not take {value!r}: {reason}\n  bench run --help says what it takes.")
+def _bad_value(name: str, value: object, reason: str, command: str) -> UsageError:
+    return UsageError(f"--{flag_name(name)} does not take {value!r}: {reason}\n  {command} --help says what it takes.")

@@ -1,9 +1,6 @@
-"""Methods × scenarios × seeds → cells, and the keys that say when two are the same."""
+"""Methods × scenarios × seeds → the cells of a run."""
 
-import dataclasses
-import hashlib
-import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -11,87 +8,23 @@ from typing import Any
 
 import torch
 
+from bench.cells import Cell, Entrant
 from bench.datasets.cache import Cache
 from bench.datasets.photographs import PhotographFolder
 from bench.datasets.scenario import Scenario
 from bench.datasets.selection import select_scenarios
-from bench.errors import DataError, UsageError, unknown_name
+from bench.errors import UsageError
+from bench.keys import fit_key, score_key
 from bench.options import RunOptions
-from bench.protocol import PROTOCOL
-from bench.source_digest import code_version
-from methods.detector import FitContext
+from methods.common.precision import check_precision
+from methods.config import make_config
+from methods.detector import Detector, FitContext
 from methods.errors import WeightsError
-from methods.registry import load_method, make_config, method_names
-from methods.weights.files import WeightIdentity
-from results.record import Scalar
-from results.store import CellId
+from methods.registry import load_method
+from results.record import Record
 
 EMBEDDED = "embedded"
 """The preset that the demo takes by itself: it needs no download."""
-
-
-@dataclass(frozen=True)
-class Entrant:
-    """A method in the configuration in which it takes part.
-
-    Attributes:
-        name: In the registry.
-        title: As tables print it.
-        source: The paper.
-        config: Its options.
-        preset: The named option set they come from, if any.
-        deviations: What distinguishes it from the paper's configuration.
-        weights: Its pretrained weights.
-        code: Hash of the code that determines its results.
-        steps: Optimiser steps to expect; ``None`` for a method that does not train.
-        photographs: Images for its pretraining penalty; ``None`` for a method that has none.
-    """
-
-    name: str
-    title: str
-    source: str
-    config: Any
-    preset: str | None
-    deviations: tuple[str, ...]
-    weights: tuple[WeightIdentity, ...]
-    code: str
-    steps: int | None
-    photographs: PhotographFolder | None
-
-    def options(self) -> dict[str, Scalar | list[Scalar]]:
-        """Its options as a record stores them."""
-        return {name: _plain(value) for name, value in dataclasses.asdict(self.config).items()}
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One method on one scenario with one seed.
-
-    Attributes:
-        entrant: The method.
-        scenario: The images.
-        seed: Seeds every random choice.
-        train_scale: Factor on the training length.
-        weights_dir: Where downloaded weights are kept.
-        key: SHA-256 over everything that determines the result.
-    """
-
-    entrant: Entrant
-    scenario: Scenario
-    seed: int
-    train_scale: float
-    weights_dir: Path
-    key: str
-
-    @property
-    def label(self) -> str:
-        """Method, scenario and seed, for display."""
-        return f"{self.entrant.name} · {self.scenario.id} · {self.seed}"
-
-    @property
-    def id(self) -> CellId:
-        """What names its folder."""
-        return CellId(self.entrant.name, self.scenario.collection.name, self.scenario.name, self.seed, self.key)
 
 
 @dataclass(frozen=True)
@@ -117,31 +50,67 @@ def make_plan(options: RunOptions, cache: Cache) -> Plan:
 
     Raises:
         BenchError: A name is unknown, or there are no such data.
-        MethodError: A method does not take its options, or its weights are missing.
+        MethodError: A method does not take its options, its weights are missing, or the CPU only emulates the
+            precision.
     """
-    methods = tuple(dict.fromkeys(options.methods))
-    for name in methods:
-        if name not in method_names():
-            raise unknown_name("method", name, method_names())
+    methods = {name: load_method(name) for name in options.methods}
     for name in options.set:
         if name not in methods:
             guess = "".join(f"; did you mean {match}?" for match in get_close_matches(name, methods, n=1))
             raise UsageError(
                 f"--set names the method {name!r}, which does not take part{guess}\n  Allowed: {', '.join(methods)}"
             )
+    device = device_kind(options.device)
+    check_precision(options.precision, torch.device(device), forced=options.force)
     scenarios = select_scenarios(options.datasets, options.data_root, cache)
     photographs = find_photographs(options, cache)
     demo_only = all(scenario.collection.name == "demo" for scenario in scenarios)
-    entrants = [_entrant(name, options, photographs, demo_only) for name in methods]
-    device = device_kind(options.device)
+    entrants = [_entrant(name, method, options, photographs, demo_only) for name, method in methods.items()]
     cells = [
         _cell(entrant, scenario, seed, options, device)
         for scenario in scenarios
         for entrant in entrants
         for seed in dict.fromkeys(options.seeds)
     ]
-    uses = any(load_method(name).uses_photographs for name in methods)
+    uses = any(method.uses_photographs for method in methods.values())
     return Plan(tuple(cells), (photographs.identity if photographs else "none") if uses else None)
+
+
+def plan_document(
+    plan: Plan, records: Mapping[str, Record | None], due: Mapping[str, str], out: Path
+) -> dict[str, object]:
+    """What would be done, for programs: plain values that JSON can hold.
+
+    Args:
+        plan: The cells.
+        records: Their records so far, by key.
+        due: Why each cell that would run is to run, by key.
+        out: The run folder.
+    """
+    return {
+        "run_folder": str(out),
+        "photographs": plan.photographs,
+        "cells": [_cell_document(cell, records[cell.key], due.get(cell.key)) for cell in plan.cells],
+    }
+
+
+def _cell_document(cell: Cell, record: Record | None, due: str | None) -> dict[str, object]:
+    entrant = cell.entrant
+    return {
+        "method": entrant.name,
+        "scenario": cell.scenario.id,
+        "seed": cell.seed,
+        "config": entrant.options(),
+        "preset": entrant.preset,
+        "deviations": list(entrant.deviations),
+        "precision": cell.precision,
+        "tf32": cell.tf32,
+        "training_steps": entrant.steps,
+        "record": record.status if record else None,
+        "due": due,
+        "fit_key": cell.fit_key,
+        "key": cell.key,
+    }
 
 
 def find_photographs(options: RunOptions, cache: Cache) -> PhotographFolder | None:
@@ -167,76 +136,67 @@ def device_kind(device: str) -> str:
     return device.partition(":")[0]
 
 
-def weights_folder(options_dir: Path | None) -> Path:
-    """Where downloaded weights are kept: the folder given, else the default one."""
-    return options_dir or FitContext(seed=0).weights_dir
-
-
-def _entrant(name: str, options: RunOptions, photographs: PhotographFolder | None, demo_only: bool) -> Entrant:
-    method = load_method(name)
+def _entrant(
+    name: str,
+    method: type[Detector[Any]],
+    options: RunOptions,
+    photographs: PhotographFolder | None,
+    demo_only: bool,
+) -> Entrant:
     preset = options.preset
     if preset is None and demo_only and EMBEDDED in method.presets:
         preset = EMBEDDED
     config = make_config(method, preset, options.set.get(name, {}))
-    folder = weights_folder(options.weights_dir)
     try:
-        weights = tuple(method.weights(config, folder))
+        weights = tuple(method.weights(config, options.weights_dir))
     except WeightsError as error:
         raise WeightsError(f"{name}: {error}") from error
-    context = FitContext(seed=0, train_scale=options.train_scale, weights_dir=folder, photographs=photographs)
-    length = getattr(config, "training_steps", None)
+    context = FitContext(
+        seed=0, train_scale=options.train_scale, weights_dir=options.weights_dir, photographs=photographs
+    )
+    length = method.training_length(config)
     return Entrant(
         name=name,
         title=method.title,
         source=method.source,
         config=config,
         preset=preset,
-        deviations=tuple(method.deviations(config, context)),
+        deviations=(*method.deviations(config, context), *_added_deviations(method, options)),
         weights=weights,
-        code=code_version(method.__module__),
-        steps=context.training_steps(length) if isinstance(length, int) else None,
+        steps=None if length is None else context.training_steps(length),
         photographs=photographs if method.uses_photographs else None,
     )
 
 
-def _cell(
-    entrant: Entrant,
-    scenario: Scenario,
-    seed: int,
-    options: RunOptions,
-    device: str,
-) -> Cell:
-    determines: dict[str, object] = {
-        "method": entrant.name,
-        "config": entrant.options(),
-        "weights": [weights.sha256 or weights.tag for weights in entrant.weights],
-        "code": entrant.code,
-        "scenario": scenario.id,
-        "data": _fingerprint(scenario),
-        "protocol": PROTOCOL.hash,
-        "train_scale": options.train_scale,
-        "seed": seed,
-        "photographs": entrant.photographs.identity if entrant.photographs else None,
-        "device": device,
-    }
-    key = hashlib.sha256(json.dumps(determines, sort_keys=True).encode()).hexdigest()
-    folder = weights_folder(options.weights_dir)
-    return Cell(entrant, scenario, seed, options.train_scale, folder, key)
+def _added_deviations(method: type[Detector[Any]], options: RunOptions) -> Iterator[str]:
+    """What distinguishes a row from the paper's configuration that a method cannot see."""
+    if options.precision != "fp32":
+        yield f"precision {options.precision}"
+    if options.tf32:
+        yield "TF32"
+    if method.fused:
+        yield f"algebraically fused: {method.fused}"
 
 
-def _fingerprint(scenario: Scenario) -> str:
-    try:
-        return scenario.fingerprint
-    except DataError as error:
-        # The cell will fail and say why; its key must only differ from that of the repaired scenario.
-        return str(error)
-
-
-def _plain(value: object) -> Scalar | list[Scalar]:
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_scalar(item) for item in value]
-    return _scalar(value)
-
-
-def _scalar(value: object) -> Scalar:
-    return value if isinstance(value, bool | int | float | str) or value is None else str(value)
+def _cell(entrant: Entrant, scenario: Scenario, seed: int, options: RunOptions, device: str) -> Cell:
+    fitted = fit_key(
+        entrant,
+        scenario,
+        seed=seed,
+        train_scale=options.train_scale,
+        precision=options.precision,
+        tf32=options.tf32,
+        device=device,
+    )
+    return Cell(
+        entrant=entrant,
+        scenario=scenario,
+        seed=seed,
+        train_scale=options.train_scale,
+        precision=options.precision,
+        tf32=options.tf32,
+        weights_dir=options.weights_dir,
+        force_precision=options.force,
+        fit_key=fitted,
+        key=score_key(fitted, scenario),
+    )

@@ -11,8 +11,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 
+from bench.cells import Cell
+from bench.execution.protocol import Ended, Event, Progressed, Started
 from bench.machine.devices import Slot
-from bench.plan import Cell
 from methods.detector import Progress as Step
 from results.record import Record
 
@@ -30,14 +31,8 @@ class Display(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
-    def started(self, slot: Slot, cell: Cell) -> None:
-        """A worker has begun a cell."""
-
-    def stepped(self, slot: Slot, cell: Cell, step: Step) -> None:
-        """A cell has come this far."""
-
-    def ended(self, slot: Slot, cell: Cell, record: Record) -> None:
-        """A cell is recorded."""
+    def show(self, event: Event) -> None:
+        """Show what has happened to a cell."""
 
 
 def make_display(console: Console, total: int) -> Display:
@@ -72,12 +67,12 @@ class Pace:
         self._clock = clock
         self._stages: dict[str, _Stage] = {}
 
-    def describe(self, cell: Cell, step: Step) -> tuple[str, str, str]:
-        """Count, rate and time left, as text; empty where there are no steps to count."""
+    def describe(self, key: str, step: Step) -> tuple[str, str, str]:
+        """Count, rate and time left of the cell ``key``, as text; empty where there are no steps to count."""
         now = self._clock()
-        stage = self._stages.get(cell.key)
+        stage = self._stages.get(key)
         if stage is None or stage.name != step.stage:
-            stage = self._stages[cell.key] = _Stage(step.stage, step.done, now)
+            stage = self._stages[key] = _Stage(step.stage, step.done, now)
         if step.total <= 2:
             return "", "", ""
         count = f"{step.done:,}/{step.total:,}"
@@ -118,22 +113,27 @@ class LogDisplay:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
-    def started(self, slot: Slot, cell: Cell) -> None:
-        """Print the cell and where it runs."""
+    def show(self, event: Event) -> None:
+        """Print what has happened to a cell, if it is worth a line."""
+        match event:
+            case Started(slot, cell):
+                self._started(slot, cell)
+            case Progressed(_, cell, progress):
+                self._progressed(cell, progress)
+            case Ended(_, _, record):
+                self._ended += 1
+                self._print(f"{outcome_line(record)} [{self._ended} of {self._total}]")
+
+    def _started(self, slot: Slot, cell: Cell) -> None:
         self._last[cell.key] = self._clock()
         self._print(f"start  {escape(cell.label)} on {slot.device}")
 
-    def stepped(self, slot: Slot, cell: Cell, step: Step) -> None:
+    def _progressed(self, cell: Cell, step: Step) -> None:
         """Print the cell's progress if it has been silent for a while."""
-        count, rate, left = self._pace.describe(cell, step)
+        count, rate, left = self._pace.describe(cell.key, step)
         if rate and self._clock() - self._last[cell.key] >= _LOG_EVERY:
             self._last[cell.key] = self._clock()
             self._print(f"       {escape(cell.label)}: {step.stage} {count}, {rate}, {left} left")
-
-    def ended(self, slot: Slot, cell: Cell, record: Record) -> None:
-        """Print the cell's outcome."""
-        self._ended += 1
-        self._print(f"{outcome_line(record)} [{self._ended} of {self._total}]")
 
     def _print(self, text: str) -> None:
         self._console.print(text, soft_wrap=True, highlight=False)
@@ -142,11 +142,12 @@ class LogDisplay:
 class LiveDisplay:
     """A line per running cell and one for the whole run; outcomes scroll by above."""
 
-    def __init__(self, console: Console, total: int) -> None:
+    def __init__(self, console: Console, total: int, clock: Callable[[], float] = time.monotonic) -> None:
         bar = 24 if console.width >= _WIDE else 8
         self._console = console
-        self._pace = Pace()
-        self._start = time.monotonic()
+        self._clock = clock
+        self._pace = Pace(clock)
+        self._start = clock()
         self._tasks: dict[str, TaskID] = {}
         self._progress = Progress(
             TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
@@ -168,18 +169,28 @@ class LiveDisplay:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for task in self._tasks.values():
-            self._progress.remove_task(task)
         self._progress.stop()
 
-    def started(self, slot: Slot, cell: Cell) -> None:
-        """Add the cell's line."""
+    def refresh(self) -> None:
+        """Draw the lines now, rather than when their next tenth of a second is over."""
+        self._progress.refresh()
+
+    def show(self, event: Event) -> None:
+        """Bring the lines up to date."""
+        match event:
+            case Started(_, cell):
+                self._started(cell)
+            case Progressed(_, cell, progress):
+                self._progressed(cell, progress)
+            case Ended(_, cell, record):
+                self._ended(cell, record)
+
+    def _started(self, cell: Cell) -> None:
         task = self._progress.add_task(escape(cell.label), total=None, **_fields(stage="start"))
         self._tasks[cell.key] = task
 
-    def stepped(self, slot: Slot, cell: Cell, step: Step) -> None:
-        """Update the cell's line."""
-        count, rate, left = self._pace.describe(cell, step)
+    def _progressed(self, cell: Cell, step: Step) -> None:
+        count, rate, left = self._pace.describe(cell.key, step)
         counted = step.total > 2
         self._progress.update(
             self._tasks[cell.key],
@@ -189,7 +200,7 @@ class LiveDisplay:
         )
         self._update_total(0)
 
-    def ended(self, slot: Slot, cell: Cell, record: Record) -> None:
+    def _ended(self, cell: Cell, record: Record) -> None:
         """Turn the cell's line into its outcome."""
         self._progress.remove_task(self._tasks.pop(cell.key))
         self._console.print(outcome_line(record), highlight=False)
@@ -199,7 +210,7 @@ class LiveDisplay:
         self._progress.update(self._total, advance=more)
         task = next(task for task in self._progress.tasks if task.id == self._total)
         done, total = int(task.completed), int(task.total or 0)
-        elapsed = time.monotonic() - self._start
+        elapsed = self._clock() - self._start
         left = duration(elapsed / done * (total - done)) if done else ""
         self._progress.update(self._total, **_fields("", f"{done}/{total}", "", left))
 

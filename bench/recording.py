@@ -1,17 +1,31 @@
-"""Records of cells: those that worked and those that failed."""
+"""Every record: of a cell that worked, failed or was evaluated; and the one rule by which an exception is a failure."""
 
+import traceback
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from bench.cell import Measurement
-from bench.plan import Cell
+from bench.cell import CellResult
+from bench.cells import Cell
+from bench.datasets.scenario import Scenario
+from bench.errors import user_errors
+from bench.machine.devices import Slot
+from bench.machine.environment import DISTRIBUTION, environment, package_versions
+from bench.models import ModelDescription, link_model, save_model
 from bench.protocol import PROTOCOL
+from bench.scoring import Evaluation
+from methods.registry import load_method
 from results.arrays import EXAMPLES_FILE, MAPS_FILE, write_examples, write_maps
+from results.definition_values import DEFINITIONS_FILE, DefinitionValue, write_definitions
 from results.migrations import load_record
-from results.record import Environment, Failure, Record, Weights
+from results.record import Data, Failure, Record, Weights
 from results.regions import REGIONS_FILE, write_regions
 from results.store import RECORD_FILE, RunStore
+
+Fields = Mapping[str, Any]
+"""Fields of a record, by name; :class:`results.record.Record` checks them."""
+
+_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc")
 
 
 def find_record(store: RunStore, cell: Cell) -> Record | None:
@@ -24,70 +38,151 @@ def find_record(store: RunStore, cell: Cell) -> Record | None:
     return load_record(path) if path.exists() else None
 
 
-def store_outcome(
-    store: RunStore,
-    cell: Cell,
-    outcome: Measurement | Failure,
-    environment: Environment,
-    command: str,
+def failure_of(error: BaseException) -> Failure:
+    """Why there are no metrics, from the exception that ended a cell or an evaluation."""
+    text = str(error).strip()
+    first = text.splitlines()[0] if text else ""
+    log_tail = "".join(traceback.format_exception(error)[-20:])
+    kind: Literal["memory", "bug"] = "bug"
+    if isinstance(error, MemoryError) or any(sign in text.lower() for sign in _OUT_OF_MEMORY):
+        kind = "memory"
+    elif isinstance(error, user_errors()):
+        return Failure(kind="error", reason=first or type(error).__name__, log_tail=text)
+    cause = "out of memory" if kind == "memory" else type(error).__name__
+    return Failure(kind=kind, reason=f"{cause}: {first or 'no message'}", log_tail=log_tail)
+
+
+def cell_fields(cell: Cell, slot: Slot, command: str) -> Fields:
+    """What the record of a cell says whatever comes of it."""
+    entrant = cell.entrant
+    return {
+        "key": cell.key,
+        "fit_key": cell.fit_key,
+        "method": entrant.name,
+        "title": entrant.title,
+        "source": entrant.source,
+        "collection": cell.scenario.collection,
+        "scenario": cell.scenario.name,
+        "seed": cell.seed,
+        "config": entrant.options(),
+        "preset": entrant.preset,
+        "deviations": list(entrant.deviations),
+        "precision": cell.precision,
+        "tf32": cell.tf32,
+        "weights": [Weights.model_validate(vars(weights)) for weights in entrant.weights],
+        "photographs": entrant.photographs.identity if entrant.photographs else None,
+        "train_scale": cell.train_scale,
+        "environment": environment(slot, load_method(entrant.name).packages),
+        "command": command,
+    }
+
+
+def record_cell(
+    store: RunStore, cell: Cell, fields: Fields, result: CellResult, *, keep_maps: bool, keep_model: bool
 ) -> Record:
-    """Write what came of a cell, its arrays first: the cell is done from the moment its record exists.
+    """Record a cell that worked; its model is kept where that is asked for, or where it was kept before.
 
     Raises:
-        ResultError: It cannot be written.
+        ResultError: Something cannot be written.
     """
-    folder = store.cell_directory(cell.id)
-    if isinstance(outcome, Failure):
-        _remove(folder / EXAMPLES_FILE, folder / MAPS_FILE, folder / REGIONS_FILE)
-        record = _record(cell, environment, command, status="failed", failure=outcome)
-    else:
-        write_examples(folder, outcome.examples)
-        write_regions(folder, outcome.scores.regions)
-        if outcome.maps:
-            write_maps(folder, outcome.maps)
-        record = _record(
-            cell,
-            environment,
-            command,
-            status="ok",
-            training_steps=outcome.training_steps,
-            losses=outcome.losses,
-            data=outcome.data,
-            metrics=outcome.scores.metrics,
-            undefined=outcome.scores.undefined,
-            notes=outcome.scores.notes,
-            images=outcome.images,
-            timings=outcome.timings,
-        )
+    facts, directory = result.fitted.facts, store.cell_directory(cell.id)
+    model = None
+    if result.fitted.kept is not None:
+        model = link_model(result.fitted.kept, directory)
+    elif keep_model:
+        model = save_model(directory, result.fitted.detector, _description(cell, result))
+    of_fit = {
+        "training_steps": facts.training_steps,
+        "losses": facts.losses,
+        "implementation": facts.implementation,
+        "data": data_of(cell.scenario, facts.train, facts.validation),
+        "model": model.sha256 if model else None,
+        "timings": result.timings,
+    }
+    return record_evaluation(store, {**fields, **of_fit}, result.evaluation, keep_maps=keep_maps)
+
+
+def record_evaluation(
+    store: RunStore,
+    fields: Fields,
+    evaluation: Evaluation,
+    *,
+    keep_maps: bool,
+    definitions: Sequence[DefinitionValue] = (),
+) -> Record:
+    """Record maps that have been scored, arrays first: the record exists from the moment that all is there.
+
+    Args:
+        store: The run folder.
+        fields: All of the record that the evaluation does not say.
+        evaluation: The maps and what they are worth.
+        keep_maps: Keep the maps beside the record.
+        definitions: Values under other definitions, kept beside the record.
+
+    Raises:
+        ResultError: Something cannot be written.
+    """
+    metrics = evaluation.metrics
+    outcome = {
+        "status": "ok",
+        "metrics": metrics.named(),
+        "undefined": dict(metrics.undefined),
+        "notes": list(metrics.notes),
+        "images": evaluation.images,
+    }
+    record = _record({**fields, **outcome})
+    directory = store.cell_directory(record)
+    write_examples(directory, evaluation.examples)
+    write_regions(directory, metrics.regions)
+    if keep_maps:
+        write_maps(directory, dict(zip(evaluation.scenario.names, evaluation.maps.maps, strict=True)))
+    if definitions:
+        write_definitions(directory, definitions)
     store.write(record)
     return record
 
 
-def _record(cell: Cell, environment: Environment, command: str, **outcome: Any) -> Record:
-    entrant = cell.entrant
-    return Record(
-        key=cell.key,
-        method=entrant.name,
-        title=entrant.title,
-        source=entrant.source,
-        collection=cell.scenario.collection,
-        scenario=cell.scenario.name,
-        seed=cell.seed,
-        config=entrant.options(),
-        preset=entrant.preset,
-        deviations=list(entrant.deviations),
-        weights=[Weights.model_validate(vars(weights)) for weights in entrant.weights],
-        photographs=entrant.photographs.identity if entrant.photographs else None,
-        protocol=PROTOCOL.as_record(),
-        protocol_hash=PROTOCOL.hash,
-        train_scale=cell.train_scale,
-        environment=environment,
-        command=command,
-        created=datetime.now(UTC),
-        **outcome,
+def record_failure(store: RunStore, fields: Fields, failure: Failure) -> Record:
+    """Record why there are no metrics; arrays of an earlier attempt go, a model stays: a retry may take it.
+
+    Raises:
+        ResultError: The record cannot be written.
+    """
+    record = _record({**fields, "status": "failed", "failure": failure})
+    for name in (EXAMPLES_FILE, MAPS_FILE, REGIONS_FILE, DEFINITIONS_FILE):
+        (store.cell_directory(record) / name).unlink(missing_ok=True)
+    store.write(record)
+    return record
+
+
+def data_of(scenario: Scenario, train: int | None, validation: int | None) -> Data:
+    """The scenario's images as a record describes them, with how many a method was fitted and calibrated on."""
+    anomalous = sum(image.anomalous for image in scenario.test)
+    return Data(
+        fingerprint=scenario.fingerprint,
+        train=train,
+        validation=validation,
+        test_normal=len(scenario.test) - anomalous,
+        test_anomalous=anomalous,
+        note=scenario.note,
     )
 
 
-def _remove(*paths: Path) -> None:
-    for path in paths:
-        path.unlink(missing_ok=True)
+def _description(cell: Cell, result: CellResult) -> ModelDescription:
+    return ModelDescription(
+        method=cell.entrant.name,
+        title=cell.entrant.title,
+        config=cell.entrant.options(),
+        precision=cell.precision,
+        tf32=cell.tf32,
+        input_size=result.fitted.detector.input_size,
+        fit_key=cell.fit_key,
+        record=cell.key,
+        fit=result.fitted.facts,
+        version=package_versions().get(DISTRIBUTION, "not installed"),
+    )
+
+
+def _record(fields: Fields) -> Record:
+    protocol = {"protocol": PROTOCOL.as_record(), "protocol_hash": PROTOCOL.hash, "created": datetime.now(UTC)}
+    return Record.model_validate({**fields, **protocol})

@@ -1,38 +1,120 @@
 """``bench run``: plan, run what is missing, report."""
 
-import json
 import signal
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
-from datetime import UTC, datetime
-from pathlib import Path
+from dataclasses import dataclass
 
-from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
+from bench.cells import Cell
 from bench.datasets.cache import Cache, default_cache_directory
-from bench.errors import UsageError
-from bench.execution.local import Workers
+from bench.execution.local import LocalWorkers
+from bench.execution.protocol import CellTask, Ended, Event
 from bench.machine.devices import Slot, choose_slots
-from bench.machine.environment import command_line, environment
+from bench.machine.environment import command_line
+from bench.models import has_model, kept_models
 from bench.options import RunOptions
-from bench.plan import Cell, Plan, make_plan
-from bench.progress import duration, make_display
-from bench.recording import find_record, store_outcome
-from methods.detector import Progress
+from bench.plan import Plan, make_plan, plan_document
+from bench.progress import make_display
+from bench.recording import find_record
+from bench.run_folder import choose_folder, locked, make_folder, write_plan
+from bench.summary import OK, introduce, print_plan, report_records
 from results.arrays import MAPS_FILE
-from results.atomic import write_atomically
 from results.record import Record
-from results.store import RECORD_FILE, RunStore
+from results.store import RunStore
 
-RUNS = Path("runs")
-"""Where runs go without ``--out``."""
-PLAN_FILE = "plan.json"
+INTERRUPTED = 130
 
-OK, FAILED, INTERRUPTED = 0, 3, 130
+
+@dataclass(frozen=True, eq=False)
+class PreparedRun:
+    """A run before its first cell.
+
+    Attributes:
+        options: What the user asked for.
+        plan: The cells of that.
+        slots: Where they run.
+        cache: Where decoded images are kept.
+        store: The run folder.
+        choice: What to say about the choice of the folder.
+        records: The record that each cell has already, if any, by key.
+        due: Why each cell that is to run is to run, by key, in the order in which they run.
+    """
+
+    options: RunOptions
+    plan: Plan
+    slots: list[Slot]
+    cache: Cache
+    store: RunStore
+    choice: str
+    records: Mapping[str, Record | None]
+    due: Mapping[str, str]
+
+    def current_records(self) -> list[Record]:
+        """The records that the cells of the plan have by now.
+
+        Raises:
+            ResultError: One cannot be read.
+        """
+        return [record for cell in self.plan.cells if (record := find_record(self.store, cell)) is not None]
+
+
+def prepare(options: RunOptions) -> PreparedRun:
+    """Find out which cells the options ask for, and which of them are to run.
+
+    Raises:
+        BenchError: The options make no sense, or the run folder cannot be used.
+        MethodError: A method does not take its options, or its weights are missing.
+        ResultError: The run folder cannot be read.
+    """
+    slots = choose_slots(options.device, options.workers)
+    cache = Cache(default_cache_directory(), options.cache)
+    plan = make_plan(options, cache)
+    out, choice = choose_folder(options.out, plan.keys)
+    store = RunStore(out)
+    records = {cell.key: find_record(store, cell) for cell in plan.cells}
+    reasons = {cell.key: _reason(store, cell, records[cell.key], options) for cell in plan.cells}
+    due = {key: reason for key, reason in reasons.items() if reason}
+    return PreparedRun(options, plan, slots, cache, store, choice, records, due)
+
+
+def _reason(store: RunStore, cell: Cell, record: Record | None, options: RunOptions) -> str:
+    """Why a cell is to run; empty if it is not."""
+    if record is None:
+        return "to run"
+    if record.status == "failed":
+        return "to retry" if options.retry_failed else ""
+    directory = store.cell_directory(cell.id)
+    if options.keep_maps and not (directory / MAPS_FILE).exists():
+        return "to run again for its maps"
+    if options.keep_models and not has_model(directory):
+        return "to run again for its model"
+    return ""
+
+
+def execute(prepared: PreparedRun, command: str) -> Generator[Event]:
+    """Run the cells that are due and yield what happens to them; the run folder has to be locked.
+
+    A cell whose fit is kept in the run folder, as happens when only a metric or the test images have changed, is not
+    fitted again.
+
+    Args:
+        prepared: The run.
+        command: What the records say has made them.
+
+    Raises:
+        BenchError: The run folder cannot be used.
+        ResultError: A record cannot be written.
+    """
+    root, options = prepared.store.root, prepared.options
+    logs = root / "logs"
+    make_folder(logs)
+    write_plan(root, command, prepared.plan.keys)
+    cells = [cell for cell in prepared.plan.cells if cell.key in prepared.due]
+    task = CellTask(root, command, prepared.cache, options.keep_maps, options.keep_models, kept_models(root))
+    yield from LocalWorkers(prepared.slots[: len(cells)], logs, task).run(cells)
 
 
 def run(options: RunOptions, console: Console) -> int:
@@ -46,89 +128,43 @@ def run(options: RunOptions, console: Console) -> int:
         MethodError: A method does not take its options, or its weights are missing.
         ResultError: The run folder cannot be read or written.
     """
-    slots = choose_slots(options.device, options.workers)
-    cache = Cache(default_cache_directory(), options.cache)
-    plan = make_plan(options, cache)
-    out, why = choose_folder(options.out, plan)
-    store = RunStore(out)
-    records = {cell.key: find_record(store, cell) for cell in plan.cells}
-    todo = [cell for cell in plan.cells if _is_due(store, cell, records[cell.key], options)]
-    _introduce(plan, slots, console)
-    if options.dry_run:
-        _print_plan(plan, records, todo, out, console)
+    prepared = prepare(options)
+    plan, store, due = prepared.plan, prepared.store, prepared.due
+    if options.dry_run and options.json:
+        console.print_json(data=plan_document(plan, prepared.records, due, store.root))
         return OK
-    console.print(f"run folder: {escape(str(out))}{why}", highlight=False, soft_wrap=True)
-    with locked(out):
-        if todo:
-            _write_plan(out, plan)
-            if len(todo) < len(plan.cells):
-                console.print(f"{len(todo)} of {len(plan.cells)} cells to run, the others have run before")
-            interrupted = _run_cells(todo, options, slots, cache, store, console)
-            if interrupted:
-                return INTERRUPTED
-        else:
+    introduce(plan, prepared.slots, console)
+    if options.dry_run:
+        print_plan(plan, prepared.records, due, store.root, console)
+        return OK
+    console.print(f"run folder: {escape(str(store.root))}{prepared.choice}", highlight=False, soft_wrap=True)
+    with locked(store.root):
+        if not due:
             console.print(f"[bold]nothing to do:[/] all {len(plan.cells)} cells have run before", highlight=False)
-        return _report(plan, store, console)
+        elif len(due) < len(plan.cells):
+            console.print(f"{len(due)} of {len(plan.cells)} cells to run, the others have run before")
+        if due and _is_interrupted(prepared, console):
+            return INTERRUPTED
+        remedy = "the same command with --retry-failed runs them again"
+        return report_records(prepared.current_records(), store, remedy, console)
 
 
-def choose_folder(out: Path | None, plan: Plan) -> tuple[Path, str]:
-    """The run folder, and what to say about the choice.
-
-    The one given; else the newest under ``runs`` that has the very same cells, so that the same command continues;
-    else a new one.
-    """
-    if out is not None:
-        return out, ""
-    for path in sorted(RUNS.glob(f"*/{PLAN_FILE}"), reverse=True):
-        try:
-            keys = json.loads(path.read_text())["keys"]
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-        if keys == plan.keys:
-            return path.parent, " (continued: it has the same cells)"
-    return RUNS / datetime.now(UTC).strftime("%Y-%m-%dT%H%M%SZ"), ""
-
-
-def _is_due(store: RunStore, cell: Cell, record: Record | None, options: RunOptions) -> bool:
-    if record is None or record.status == "failed":
-        return record is None or options.retry_failed
-    return options.keep_maps and not (store.cell_directory(cell.id) / MAPS_FILE).exists()
-
-
-def _run_cells(
-    cells: Sequence[Cell],
-    options: RunOptions,
-    slots: Sequence[Slot],
-    cache: Cache,
-    store: RunStore,
-    console: Console,
-) -> bool:
-    """Run cells and record each when it ends; return whether the user interrupted."""
-    logs = store.root / "logs"
-    _make_folder(logs)
-    environments = {slot: environment(slot) for slot in slots}
-    command = command_line()
-    recorded = 0
-    workers = Workers(slots[: len(cells)], logs, cache, keep_maps=options.keep_maps)
+def _is_interrupted(prepared: PreparedRun, console: Console) -> bool:
+    """Run the cells that are due and show how far they are; return whether the user interrupted."""
+    recorded, total = 0, len(prepared.due)
     try:
         with (
             _terminable(),
-            closing(workers.run(cells)) as events,
-            make_display(console, len(cells)) as display,
+            closing(execute(prepared, command_line())) as events,
+            make_display(console, total) as display,
         ):
             for event in events:
-                if event.what is None:
-                    display.started(event.slot, event.cell)
-                elif isinstance(event.what, Progress):
-                    display.stepped(event.slot, event.cell, event.what)
-                else:
-                    record = store_outcome(store, event.cell, event.what, environments[event.slot], command)
-                    recorded += 1
-                    display.ended(event.slot, event.cell, record)
+                recorded += isinstance(event, Ended)
+                display.show(event)
     except KeyboardInterrupt:
         console.print(
-            f"[bold]interrupted:[/] {recorded} of {len(cells)} cells are recorded, the ones that were running are "
-            "given up; the same command continues",
+            f"[bold]interrupted:[/] {recorded} of {total} cells are recorded, the ones that were running are given up; "
+            "the same command continues",
             highlight=False,
         )
         return True
@@ -147,141 +183,3 @@ def _terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
-def locked(out: Path) -> Iterator[None]:
-    """Make the run folder and let no other run write to it; the lock goes with the process, however that ends."""
-    _make_folder(out)
-    lock = FileLock(out / ".lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise UsageError(f"another bench run is writing to {out}\n  Wait for it, or choose another --out.") from error
-    except OSError as error:
-        raise _unwritable(out, error) from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _unwritable(folder, error) from error
-
-
-def _unwritable(folder: Path, error: OSError) -> UsageError:
-    return UsageError(f"cannot write to {folder}: {error.strerror or error}\n  Choose another folder with --out.")
-
-
-def _write_plan(out: Path, plan: Plan) -> None:
-    text = json.dumps({"command": command_line(), "keys": plan.keys}, indent=1) + "\n"
-    write_atomically(out / PLAN_FILE, lambda file: file.write(text.encode()))
-
-
-def _report(plan: Plan, store: RunStore, console: Console) -> int:
-    records = [record for cell in plan.cells if (record := find_record(store, cell)) is not None]
-    return report_records(records, store, "the same command with --retry-failed runs them again", console)
-
-
-def report_records(records: Sequence[Record], store: RunStore, remedy: str, console: Console) -> int:
-    """Write the report of a run folder if it is not up to date, and sum some of its records up in the terminal.
-
-    Args:
-        records: What the command was about.
-        store: The run folder.
-        remedy: What to do about cells that failed.
-        console: The terminal.
-
-    Returns:
-        The exit code.
-    """
-    from reports.rendering.terminal import summary_table
-    from reports.report import write_report
-
-    folder = store.root / "report"
-    if not _is_current(folder, store):
-        with console.status("writing the report"):
-            write_report([store.root], folder)
-    console.print()
-    console.print(summary_table(records))
-    failed = sum(record.status == "failed" for record in records)
-    if failed:
-        console.print(
-            f"\n[red]{failed} of {len(records)} cells failed[/]; the report has their logs, {remedy}",
-            highlight=False,
-            soft_wrap=not console.is_terminal,
-        )
-    console.print(f"\nreport: {escape(str(folder / 'report.md'))}", highlight=False, soft_wrap=True)
-    return FAILED if failed else OK
-
-
-def _is_current(report: Path, store: RunStore) -> bool:
-    """Whether a report was written whole after the last record, in every format: ``cells.csv`` is its last file."""
-    files = [report / name for name in ("report.md", "report.tex", "cells.csv")]
-    if not all(file.exists() for file in files):
-        return False
-    written = min(file.stat().st_mtime_ns for file in files)
-    return all(path.stat().st_mtime_ns < written for path in store.root.glob(f"cells/*/{RECORD_FILE}"))
-
-
-def _introduce(plan: Plan, slots: Sequence[Slot], console: Console) -> None:
-    """Say what the run covers and where it runs."""
-
-    def say(text: str) -> None:
-        # In a log every statement keeps to its line.
-        console.print(text, highlight=False, soft_wrap=not console.is_terminal)
-
-    scenarios = {cell.scenario.id: cell.scenario for cell in plan.cells}.values()
-    counts = Counter(scenario.collection.name for scenario in scenarios)
-    for collection in {scenario.collection.name: scenario.collection for scenario in scenarios}.values():
-        of = f" of {collection.scenarios}" if collection.scenarios else ""
-        note = f" ({escape(collection.note)})" if collection.note else ""
-        say(f"{escape(collection.name)}: {_count(counts[collection.name], 'scenario', of)}{note}")
-    where = ", ".join(sorted({slot.device for slot in slots}))
-    say(f"{_count(len(slots), 'worker')} on {where}, {_count(slots[0].threads, 'CPU thread')} each")
-    if plan.photographs is not None:
-        say(f"photographs: {escape(plan.photographs)}")
-
-
-def _count(number: int, what: str, of: str = "") -> str:
-    return f"{number}{of} {what}{'' if number == 1 and not of else 's'}"
-
-
-def _print_plan(
-    plan: Plan, records: dict[str, Record | None], todo: Sequence[Cell], out: Path, console: Console
-) -> None:
-    table = Table(title="Plan", title_justify="left")
-    for head in ("Method", "Scenario", "Seed", "Steps", "State", "Key"):
-        table.add_column(head, justify="right" if head in ("Seed", "Steps") else "left")
-    due = {cell.key for cell in todo}
-    for cell in plan.cells:
-        record = records[cell.key]
-        state = "to run" if record is None else "done" if record.status == "ok" else "failed"
-        if record is not None and cell.key in due:
-            state += ", to run again for its maps" if record.status == "ok" else ", to retry"
-        length = f"{cell.entrant.steps:,}" if cell.entrant.steps is not None else "–"
-        table.add_row(cell.entrant.name, escape(cell.scenario.id), str(cell.seed), length, state, cell.key[:12])
-    console.print(table)
-    steps = sum(cell.entrant.steps or 0 for cell in todo)
-    console.print(
-        f"{len(todo)} of {len(plan.cells)} cells to run, {steps:,} training steps{_estimate(records, todo)}; "
-        f"run folder: {escape(str(out))}",
-        highlight=False,
-        soft_wrap=True,
-    )
-
-
-def _estimate(records: dict[str, Record | None], todo: Sequence[Cell]) -> str:
-    """Time to expect, from cells of the same methods that have run; empty if some method has none."""
-    spent: dict[str, list[float]] = {}
-    for record in records.values():
-        if record is not None and record.timings is not None:
-            spent.setdefault(record.method, []).append(sum(record.timings.model_dump().values()))
-    if not todo or any(cell.entrant.name not in spent for cell in todo):
-        return ""
-    means = {method: sum(seconds) / len(seconds) for method, seconds in spent.items()}
-    return f", about {duration(sum(means[cell.entrant.name] for cell in todo))} on one worker"

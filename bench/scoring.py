@@ -1,41 +1,43 @@
-"""From a fitted detector to metrics: anomaly maps of the test images, scored at full resolution."""
+"""From anomaly maps and ground truth to metrics, at full resolution."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from bench.datasets.cache import Cache
+from bench.datasets.images import decode_images
 from bench.datasets.masks import read_defects, read_mask
-from bench.datasets.scenario import TestImage
+from bench.datasets.scenario import Scenario, TestImage
 from bench.errors import DataError
-from bench.protocol import Protocol
-from methods.detector import Detector, ImageSet, Progress
-from methods.errors import MethodError
+from bench.protocol import PROTOCOL
 from metrics import (
+    HALVES,
+    Halves,
+    ImageMetrics,
+    LocoMetrics,
+    PixelMetrics,
     Regions,
-    SaturatedMetrics,
     UpsampledMaps,
     evaluate_images,
     evaluate_loco,
+    evaluate_loco_images,
     evaluate_pixels,
-    loco_halves,
 )
+from results.arrays import Example, choose_examples, make_example
+from results.record import ImageResult
 from results.regions import RegionResult
-
-PREDICTION_BATCH = 8
-HALVES = ("structural", "logical")
-"""Kinds of anomalies in LOCO form; the defect folders begin with these words."""
 
 Item = TypeVar("Item", covariant=True)
 
 
 @dataclass(frozen=True, eq=False)
-class Predictions:
-    """What a detector says about all test images.
+class AnomalyMaps:
+    """What a detector says about all test images of a scenario, in their order.
 
     Attributes:
         maps: Per image a float array (h, w), at the network's resolution or any other.
@@ -47,172 +49,162 @@ class Predictions:
 
 
 @dataclass(frozen=True)
-class Scores:
-    """What the maps are worth.
+class ScenarioMetrics:
+    """What the maps of a scenario are worth.
 
     Attributes:
-        metrics: By name; a value that is not defined is ``None``.
-        undefined: By name, the reason.
+        localisation: Of maps against defect regions; in LOCO form of either half.
+        detection: Of image scores against labels; likewise.
         notes: What had to be corrected in the ground truth, by image.
         regions: Every defect region; none where the metrics are undefined.
     """
 
-    metrics: dict[str, float | None]
-    undefined: dict[str, str]
+    localisation: PixelMetrics | LocoMetrics
+    detection: ImageMetrics | Halves[ImageMetrics]
     notes: tuple[str, ...]
     regions: tuple[RegionResult, ...]
 
+    def named(self) -> dict[str, float | None]:
+        """Every metric of the vocabulary that applies, by name; ``None`` where it is undefined."""
+        values = {**self.localisation.named(), **self.detection.named()}
+        return {name: None if math.isnan(value) else value for name, value in values.items()}
 
-def check_ground_truth(images: Sequence[TestImage], sizes: Sequence[tuple[int, int]], *, saturated: bool) -> None:
+    @property
+    def undefined(self) -> Mapping[str, str]:
+        """The reason for each metric without a value, by name."""
+        return {**self.localisation.undefined, **self.detection.undefined}
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Anomaly maps of a scenario with all that a record says of them.
+
+    Attributes:
+        scenario: Whose test images they are of.
+        maps: The maps and image scores.
+        metrics: What they are worth.
+        images: Per-image scores.
+        examples: Some test images to look at.
+    """
+
+    scenario: Scenario
+    maps: AnomalyMaps
+    metrics: ScenarioMetrics
+    images: list[ImageResult]
+    examples: list[Example]
+
+
+def check_ground_truth(scenario: Scenario, sizes: Sequence[tuple[int, int]]) -> None:
     """Read every mask once, before a training of hours rather than after it.
+
+    Args:
+        scenario: Whose test images' masks to read.
+        sizes: Height and width of each test image on disk.
 
     Raises:
         DataError: One is missing, damaged or of another size than its image.
     """
-    for image, size in zip(images, sizes, strict=True):
-        if saturated:
+    for image, size in zip(scenario.test, sizes, strict=True):
+        if scenario.saturated:
             _kind(image)
             read_defects(image, size)
         else:
             read_mask(image, size)
 
 
-def predict(
-    detector: Detector, title: str, images: ImageSet, names: Sequence[str], progress: Callable[[Progress], None]
-) -> Predictions:
-    """Run the detector over the test images in batches of bounded size.
-
-    Raises:
-        MethodError: A map or a score is NaN or infinite, or of another shape than promised; names the first image.
-    """
-    maps: list[NDArray[np.float32]] = []
-    scores: list[float] = []
-    with torch.inference_mode():
-        for batch in images.batches(PREDICTION_BATCH):
-            found = detector.predict(batch)
-            if found.maps.ndim != 3 or len(found.maps) != len(batch) or found.scores.shape != (len(batch),):
-                raise MethodError(
-                    f"{title} returned maps {tuple(found.maps.shape)} and scores {tuple(found.scores.shape)} for "
-                    f"{len(batch)} images; (B, h, w) and (B,) are needed"
-                )
-            finite = found.maps.isfinite().flatten(1).all(1) & found.scores.isfinite()
-            if not finite.all():
-                first = len(maps) + int((~finite).nonzero()[0])
-                raise MethodError(
-                    f"{title} gives NaN or infinite anomaly scores, first for {names[first]}: training diverged, or "
-                    "the method cannot take such an image"
-                )
-            maps.extend(found.maps.float().cpu().numpy())
-            scores.extend(found.scores.double().cpu().tolist())
-            progress(Progress("maps", len(maps), len(images)))
-    return Predictions(maps, np.array(scores))
-
-
-def evaluate(
-    found: Predictions,
-    images: Sequence[TestImage],
-    sizes: Sequence[tuple[int, int]],
-    protocol: Protocol,
-    *,
-    saturated: bool,
-    threads: int,
-) -> Scores:
-    """Compute every metric of the vocabulary that applies.
-
-    Maps are upsampled and ground truth is read image by image: full-resolution maps never lie in memory together.
+def evaluate(maps: AnomalyMaps, scenario: Scenario, sizes: Sequence[tuple[int, int]], threads: int) -> Evaluation:
+    """Score the maps of a scenario, and gather what else a record says of them.
 
     Args:
-        found: The detector's predictions, in the order of ``images``.
-        images: All test images.
-        sizes: Height and width of each on disk.
-        protocol: The rules.
-        saturated: The scenario is in LOCO form.
+        maps: In the order of the scenario's test images.
+        scenario: The images and their ground truth.
+        sizes: Height and width of each test image on disk.
         threads: Images processed at a time.
 
     Raises:
-        DataError: A mask is missing, damaged or of another size.
+        DataError: An image or a mask is missing, damaged or of another size.
         MetricError: The maps allow no evaluation.
     """
-    names = [image.name for image in images]
-    maps = UpsampledMaps(found.maps, list(sizes))
-    if saturated:
-        return _evaluate_halves(maps, found.scores, images, sizes, protocol, threads)
-    masks = OnDemand(len(images), lambda index: read_mask(images[index], sizes[index]))
-    pixels = evaluate_pixels(maps, masks, protocol.fpr_limits, names=names, threads=threads)
-    at_image = evaluate_images(found.scores, [image.anomalous for image in images], names=names)
-    wanted = {
-        name: value
-        for name, value in {**pixels.named(), **at_image.named()}.items()
-        if not name.startswith(("au_pro_q", "size_robustness")) or name.endswith(f"@{protocol.quartile_fpr_limit}")
-    }
-    notes = tuple(_nothing_marked(names[index]) for index in pixels.empty_masks)
-    regions = [] if math.isnan(next(iter(pixels.au_pro.values()))) else _regions(pixels.regions, images)
-    return _scores(wanted, {**pixels.undefined, **at_image.undefined}, notes, regions)
+    metrics = score(maps, scenario, sizes, threads)
+    images = [
+        ImageResult(name=image.name, defect=image.defect, anomalous=image.anomalous, score=value)
+        for image, value in zip(scenario.test, maps.scores.tolist(), strict=True)
+    ]
+    return Evaluation(scenario, maps, metrics, images, _examples(scenario, images, sizes, maps.maps))
 
 
-def _evaluate_halves(
+def score(maps: AnomalyMaps, scenario: Scenario, sizes: Sequence[tuple[int, int]], threads: int) -> ScenarioMetrics:
+    """Compute every metric of the vocabulary that applies, under the protocol.
+
+    Maps are upsampled and ground truth is read image by image: full-resolution maps never lie in memory together.
+    Arguments and errors are those of :func:`evaluate`.
+    """
+    upsampled = UpsampledMaps(maps.maps, list(sizes))
+    if scenario.saturated:
+        return _score_halves(upsampled, maps.scores, scenario, sizes, threads)
+    images, names = scenario.test, scenario.names
+    localisation = evaluate_pixels(
+        upsampled,
+        masks_of(scenario, sizes),
+        PROTOCOL.fpr_limits,
+        quartile_limits=(PROTOCOL.quartile_fpr_limit,),
+        names=names,
+        threads=threads,
+    )
+    detection = evaluate_images(maps.scores, [image.anomalous for image in images], names=names)
+    notes = tuple(_nothing_marked(names[index]) for index in localisation.empty_masks)
+    return ScenarioMetrics(localisation, detection, notes, _regions(localisation.regions, scenario))
+
+
+def _score_halves(
     maps: UpsampledMaps,
     scores: NDArray[np.float64],
-    images: Sequence[TestImage],
+    scenario: Scenario,
     sizes: Sequence[tuple[int, int]],
-    protocol: Protocol,
     threads: int,
-) -> Scores:
+) -> ScenarioMetrics:
     """Score structural and logical anomalies apart, each with all normal images, and average."""
+    images = scenario.test
     defects = OnDemand(len(images), lambda index: read_defects(images[index], sizes[index]))
-    kinds = [_kind(image) or "normal" for image in images]
-    pixels = evaluate_loco(
-        maps, defects, kinds, protocol.fpr_limits, names=[image.name for image in images], threads=threads
-    )
-    values, undefined = pixels.named(), pixels.undefined
-    halves = {
-        half: evaluate_images(scores[chosen], [kinds[index] == half for index in chosen])
-        for half, chosen in loco_halves(kinds).items()
-    }
-    for half, at_image in halves.items():
-        values |= {f"{half}/{name}": value for name, value in at_image.named().items()}
-        undefined |= {f"{half}/{name}": why for name, why in at_image.undefined.items()}
-        undefined |= {name: f"{half}: {why}" for name, why in at_image.undefined.items()}
-    for name in next(iter(halves.values())).named():
-        values[name] = sum(values[f"{half}/{name}"] for half in halves) / len(halves)
-    marked = {*pixels.structural.image.tolist(), *pixels.logical.image.tolist()}
+    kinds, names = [_kind(image) for image in images], scenario.names
+    localisation = evaluate_loco(maps, defects, kinds, PROTOCOL.fpr_limits, names=names, threads=threads)
+    detection = evaluate_loco_images(scores, kinds, names=names)
+    halves = (localisation.structural.regions, localisation.logical.regions)
+    marked = {index for half in halves for index in half.image.tolist()}
     empty = [image.name for index, image in enumerate(images) if image.anomalous and index not in marked]
-    found = [region for half in (pixels.structural, pixels.logical) for region in _saturated_regions(half, images)]
-    return _scores(values, undefined, (*map(_nothing_marked, empty), *pixels.notes), found)
+    regions = tuple(region for half in halves for region in _regions(half, scenario))
+    return ScenarioMetrics(localisation, detection, (*map(_nothing_marked, empty), *localisation.notes), regions)
 
 
-def _regions(regions: Regions, images: Sequence[TestImage]) -> list[RegionResult]:
-    rows = regions.rows([image.name for image in images], [image.defect for image in images])
-    return [
-        RegionResult(
-            image=row["name"],
-            defect=row["defect_type"],
-            area=row["area"],
-            values={name: value for name, value in row.items() if "@" in name},
+def masks_of(scenario: Scenario, sizes: Sequence[tuple[int, int]]) -> "OnDemand[NDArray[np.bool_] | None]":
+    """The defect pixels of each test image, read when they are asked for; ``None`` for a normal one."""
+    images = scenario.test
+    return OnDemand(len(images), lambda index: read_mask(images[index], sizes[index]))
+
+
+def _regions(regions: Regions, scenario: Scenario) -> tuple[RegionResult, ...]:
+    """The regions as they are kept beside a record; none if their values are undefined."""
+    results = []
+    for row in regions.rows(scenario.names, [image.defect for image in scenario.test]):
+        values = {name: value for name, value in row.items() if "@" in name}
+        if any(map(math.isnan, values.values())):
+            return ()
+        results.append(
+            RegionResult(
+                image=row["name"],
+                defect=row["defect_type"],
+                area=row["area"],
+                saturation=row.get("saturation"),
+                values=values,
+            )
         )
-        for row in rows
-    ]
+    return tuple(results)
 
 
-def _saturated_regions(half: SaturatedMetrics, images: Sequence[TestImage]) -> list[RegionResult]:
-    if half.undefined:
-        return []
-    defects = zip(half.image.tolist(), half.area.tolist(), half.saturation.tolist(), strict=True)
-    return [
-        RegionResult(
-            image=images[image].name,
-            defect=images[image].defect,
-            area=area,
-            saturation=saturation,
-            values={f"au_spro@{limit}": float(values[number]) for limit, values in half.contribution.items()},
-        )
-        for number, (image, area, saturation) in enumerate(defects)
-    ]
-
-
-def _kind(image: TestImage) -> str | None:
+def _kind(image: TestImage) -> str:
+    """``normal``, or the half of LOCO that an anomalous image belongs to."""
     if not image.anomalous:
-        return None
+        return "normal"
     for half in HALVES:
         if image.defect.startswith(half):
             return half
@@ -226,11 +218,30 @@ def _nothing_marked(name: str) -> str:
     return f"{name}: anomalous, but its ground truth marks no pixel"
 
 
-def _scores(
-    values: dict[str, float], undefined: dict[str, str], notes: tuple[str, ...], regions: Sequence[RegionResult]
-) -> Scores:
-    metrics = {name: None if math.isnan(value) else value for name, value in values.items()}
-    return Scores(metrics, undefined, notes, tuple(regions))
+def _examples(
+    scenario: Scenario,
+    images: list[ImageResult],
+    sizes: Sequence[tuple[int, int]],
+    maps: Sequence[NDArray[Any]],
+) -> list[Example]:
+    """Some test images for the report's figure, with ground truth and map."""
+    places = {image.name: index for index, image in enumerate(scenario.test)}
+    examples = []
+    for name in choose_examples(images):
+        index = places[name]
+        image, size = scenario.test[index], sizes[index]
+        # From the original file: the images that the method saw have lost their aspect ratio.
+        pixels = decode_images([image.path], size, Cache(Path(), enabled=False)).pixels[0]
+        mask = read_mask(image, size)
+        examples.append(
+            make_example(
+                name,
+                np.ascontiguousarray(pixels.permute(1, 2, 0).numpy()),
+                np.zeros(size, np.bool_) if mask is None else mask,
+                maps[index],
+            )
+        )
+    return examples
 
 
 class OnDemand(Sequence[Item]):

@@ -22,7 +22,7 @@ from methods.common.coreset import greedy_coreset
 from methods.common.patch_features import PatchFeatures
 from methods.common.torchvision_import import import_torchvision
 from methods.detector import FitContext, ImageSet
-from methods.patchcore import CORESET_DIM, CORESET_STARTS, PatchCore, PatchCoreConfig
+from methods.patchcore import CORESET_DIM, CORESET_STARTS, STRIDES, PatchCoreConfig, PatchCoreModule, memory_bank
 
 SIZE = 224
 
@@ -40,14 +40,14 @@ def crops(count: int) -> Tensor:
     return torch.stack(chosen)
 
 
-class Stored(nn.Module):
-    """Stands in for the feature extractor: looks features up by a number written into an image's first pixels."""
+class Stored(PatchFeatures):
+    """Features computed in advance: looks them up by a number written into an image's first pixels."""
 
-    def __init__(self, images: Tensor) -> None:
-        super().__init__()
-        extract = PatchFeatures(Backbone("efficientnet_lite0", (8, 16), "auto", Path()), 1024)
+    def __init__(self, images: Tensor, config: PatchCoreConfig) -> None:
+        backbone = Backbone(config.backbone, STRIDES, config.backbone_weights, Path())
+        super().__init__(backbone, config.dim, config.image_size)
         with torch.no_grad():
-            self.maps = torch.cat([extract(batch) for batch in images.split(16)])
+            self.maps = torch.cat([super(Stored, self).forward(batch) for batch in images.split(16)])
 
     @staticmethod
     def numbered(count: int) -> Tensor:
@@ -59,11 +59,12 @@ class Stored(nn.Module):
         return self.maps[images[:, 0, 0, 0].long() + 256 * images[:, 1, 0, 0].long()]
 
 
-def ours(features: Stored, train: Tensor, test: list[Tensor], fraction: float) -> tuple[float, float]:
-    detector = PatchCore(PatchCoreConfig(image_size=(SIZE, SIZE), coreset_fraction=fraction))
-    detector.features = features
-    fit = seconds(lambda: detector.memorise(ImageSet(train), FitContext(seed=0)))
-    return fit, seconds(lambda: [detector.predict(images) for images in test])
+def ours(features: Stored, train: Tensor, test: list[Tensor], config: PatchCoreConfig) -> tuple[float, float]:
+    banks: list[Tensor] = []
+    fit = seconds(lambda: banks.append(memory_bank(features, ImageSet(train), config, FitContext(seed=0))))
+    module = PatchCoreModule(features, banks[0], config)
+    with torch.inference_mode():
+        return fit, seconds(lambda: [module(images) for images in test])
 
 
 def theirs(
@@ -113,7 +114,8 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
 
-    features = Stored(crops(arguments.images))
+    config = PatchCoreConfig("efficientnet_lite0", image_size=(SIZE, SIZE), coreset_fraction=arguments.fraction)
+    features = Stored(crops(arguments.images), config)
     train = Stored.numbered(arguments.images)
     test = list(train[:32].split(16))
     rows = features.maps.permute(0, 2, 3, 1).flatten(0, 2)
@@ -125,7 +127,7 @@ def main() -> None:
     times: dict[str, list[tuple[float, float]]] = {"ours": [], "anomalib, 1 neighbour": [], "anomalib, 9 (default)": []}
     coreset: dict[str, list[float]] = {"lazy": [], "naive": []}
     for _ in range(arguments.repeat):
-        times["ours"].append(ours(features, train, test, arguments.fraction))
+        times["ours"].append(ours(features, train, test, config))
         times["anomalib, 1 neighbour"].append(theirs(features, train, test, arguments.fraction, 1))
         times["anomalib, 9 (default)"].append(theirs(features, train, test, arguments.fraction, 9))
         coreset["lazy"].append(seconds(lambda: greedy_coreset(points, count, starts)))

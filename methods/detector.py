@@ -4,12 +4,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from methods.weights.files import WeightIdentity
+from methods.config import deviations
+from methods.weights.files import WeightIdentity, default_weights_directory
+
+ConfigT = TypeVar("ConfigT")
+"""A method's options: a frozen dataclass whose defaults are the paper's."""
 
 
 class ImageSet:
@@ -95,14 +99,16 @@ class FitContext:
         train_scale: Multiplies the training length; 1 is the method's own.
         weights_dir: Where downloaded weights are kept.
         photographs: Images for the pretraining penalty or for distillation; ``None`` when there are none.
+        force_precision: Train in a precision for which the CPU has no instructions, though that takes ages.
         progress: Called often; must be cheap.
     """
 
     seed: int
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     train_scale: float = 1.0
-    weights_dir: Path = field(default_factory=lambda: Path.home() / ".cache" / "anomaly-bench" / "weights")
+    weights_dir: Path = field(default_factory=default_weights_directory)
     photographs: ImageSource | None = None
+    force_precision: bool = False
     progress: Callable[[Progress], None] = _no_progress
 
     def training_steps(self, training_length: int) -> int:
@@ -123,11 +129,12 @@ class Prediction:
     scores: Tensor
 
 
-class Detector(ABC):
+class Detector(ABC, Generic[ConfigT]):
     """One anomaly detection method, fitted on normal images only.
 
-    A subclass names itself in ``title`` and ``source``, declares its options in a frozen dataclass ``Config``
-    whose defaults are the paper's, and says in :meth:`weights` and :meth:`deviations` what a result row must show.
+    A subclass names itself in ``title`` and ``source``, declares its options in a frozen dataclass ``Config`` whose
+    defaults are the paper's, and says in :meth:`weights` which pretrained weights they name. Once fitted, it is one
+    ``nn.Module`` with one ``state_dict`` (:meth:`module`), by which it is evaluated, timed, exported and saved.
     """
 
     title: ClassVar[str]
@@ -138,23 +145,34 @@ class Detector(ABC):
     """Frozen dataclass of the method's options."""
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {}
     """Named sets of option values; ``embedded`` needs no download."""
-    uses_validation: ClassVar[bool] = True
+    uses_validation: ClassVar[bool] = False
     """Whether the fit calibrates on held-out normal images. If not, none are held out for it, as in the official codes
     of such methods: it is fitted on all normal training images."""
-
     uses_photographs: ClassVar[bool] = False
     """Whether the fit reads ``FitContext.photographs``; if so, a result row says which they are."""
+    packages: ClassVar[tuple[str, ...]] = ()
+    """Installed packages whose versions may change a result: another version makes it another cell."""
+    without_effect: ClassVar[frozenset[str]] = frozenset()
+    """Options that change how a result is computed, and not what it is: no deviation from the paper."""
+    fused: ClassVar[str] = ""
+    """What is algebraically fused, so that FLOPs are fewer than the official code's; empty if nothing."""
 
+    config: ConfigT
     input_size: tuple[int, int]
     """Height and width it wants its images in."""
     training_steps: int | None = None
     """Optimiser steps of the fit; ``None`` before it and for a method that does not train."""
     losses: Sequence[tuple[int, float]] = ()
     """Training loss of the fit, (step, loss)."""
+    implementation: Mapping[str, str] = {}
+    """Which of several equivalent paths were taken, for the record: ``{"training step": "fast"}``."""
+
+    @abstractmethod
+    def __init__(self, config: ConfigT) -> None: ...
 
     @classmethod
     @abstractmethod
-    def weights(cls, config: Any, weights_dir: Path) -> list[WeightIdentity]:
+    def weights(cls, config: ConfigT, weights_dir: Path) -> list[WeightIdentity]:
         """Identify the pretrained weights that ``config`` uses, without loading the networks.
 
         Raises:
@@ -162,16 +180,25 @@ class Detector(ABC):
         """
 
     @classmethod
-    @abstractmethod
-    def deviations(cls, config: Any, context: FitContext) -> list[str]:
-        """What distinguishes this row from the paper's configuration, one short phrase each; empty if nothing."""
+    def training_length(cls, config: ConfigT) -> int | None:
+        """Optimiser steps at training scale 1; ``None`` for a method that does not train."""
+        return None
 
-    @abstractmethod
-    def __init__(self, config: Any) -> None: ...
+    @classmethod
+    def deviations(cls, config: ConfigT, context: FitContext) -> list[str]:
+        """What distinguishes this row from the paper's configuration, one short phrase each; empty if nothing.
+
+        That is every option that is not at its default, the training length if it is another, and the photographs if
+        they are not the paper's. What a method cannot see, such as the precision, the runner adds.
+        """
+        photographs = context.photographs.identity if context.photographs is not None else None
+        return deviations(cls, config, context.training_steps, photographs)
 
     @abstractmethod
     def fit(self, train: ImageSet, validation: ImageSet, context: FitContext) -> None:
         """Fit on normal images of size ``input_size``.
+
+        Called within :func:`methods.common.seeding.reproducible`: the global random generators are seeded.
 
         Args:
             train: Normal images.
@@ -180,20 +207,31 @@ class Detector(ABC):
         """
 
     @abstractmethod
-    def anomaly_map(self, images: Tensor) -> Tensor:
-        """Map uint8 images (B, 3, H, W) to float32 anomaly scores (B, h, w); higher is more anomalous.
+    def module(self) -> nn.Module:
+        """The fitted detector: images to anomaly maps and image scores.
 
-        The map covers the whole image: what a method adds by padding it removes itself.
+        Its forward takes images (B, 3, H, W) of ``input_size``, uint8 0-255 or floating 0-1, on its own device, and
+        returns float32 maps (B, h, w) of the whole image and float32 scores (B,), higher is more anomalous. Its
+        ``state_dict`` holds everything that inference needs. An attribute ``networks`` names the sub-modules that
+        half precision casts; see :mod:`methods.common.precision`.
+
+        Raises:
+            RuntimeError: The detector has not been fitted.
         """
 
-    def image_score(self, maps: Tensor) -> Tensor:
-        """Reduce anomaly maps (B, h, w) to image scores (B,): the maximum, unless the paper says otherwise."""
-        return maps.flatten(1).amax(1)
+    @classmethod
+    @abstractmethod
+    def restore(cls, config: ConfigT, state: Mapping[str, Tensor]) -> "Detector[ConfigT]":
+        """Rebuild a fitted detector on the CPU from the ``state_dict`` of its :meth:`module`; loads no other weights.
+
+        Raises:
+            MethodError: The state is not that of a detector with these options.
+        """
 
     def predict(self, images: Tensor) -> Prediction:
-        """Anomaly maps and image scores of uint8 images (B, 3, H, W).
-
-        The one call of the runner. A method whose image score is not a function of its anomaly map overrides it.
-        """
-        maps = self.anomaly_map(images)
-        return Prediction(maps, self.image_score(maps))
+        """Anomaly maps and image scores of images as :meth:`module` takes them, on whatever device they are."""
+        module = self.module()
+        tensors = [*module.parameters(), *module.buffers()]
+        with torch.inference_mode():
+            maps, scores = module(images.to(tensors[0].device) if tensors else images)
+        return Prediction(maps, scores)

@@ -1,27 +1,30 @@
 """FastFlow (Yu et al., 2021): likelihood of backbone features under normalising flows."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods.common.backbones import Backbone, backbone_identity, backbone_spec
-from methods.detector import Detector, FitContext, ImageSet, Progress
-from methods.registry import changed_options
+from methods.common.backbones import Backbone, backbone_identity
+from methods.common.frozen_features import FrozenFeatures
+from methods.common.precision import run_network
+from methods.common.resampling import Resize
+from methods.common.seeding import reproducible
+from methods.common.training import train as run_training
+from methods.detector import Detector, FitContext, ImageSet
+from methods.weights.catalogue import backbone_spec
 from methods.weights.files import WeightIdentity
+from methods.weights.states import load_fitted
 
 STRIDES = (4, 8, 16)
 CLAMP = 2.0
 """Bound of the logarithm of a coupling's scale."""
-CACHE_BYTES = 4 * 2**30
-"""Features of the training images are kept, not recomputed, if they fit into so much memory."""
+FEATURE_BYTES = 4 * 2**30
+"""Of the training images' features, so much is kept on the device; what does not fit is computed at each step."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +32,9 @@ class FastFlowConfig:
     """Options of FastFlow; the defaults are those of the EfficientAD paper's comparison (its appendix B).
 
     Attributes:
-        backbone: A key of ``methods.common.backbones.BACKBONES``.
-        backbone_weights: ``auto``, ``random`` or the path of a state dict.
+        backbone: A convolutional one of ``methods.weights.catalogue.BACKBONES``. The paper's numbers come from
+            anomalib, which took timm's weights of 2021; ``wide_resnet50_2`` are torchvision's.
+        backbone_weights: ``auto``, ``embedded``, ``random`` or the path of a state dict.
         image_size: Height and width in pixels.
         training_steps: Optimiser steps at training scale 1.
         batch_size: Images per step.
@@ -41,7 +45,7 @@ class FastFlowConfig:
         conv3x3_only: 3x3 convolutions in all subnets, instead of 3x3 and 1x1 in turn.
     """
 
-    backbone: str = "wide_resnet50_2"
+    backbone: str = "wide_resnet50_2.racm_in1k"
     backbone_weights: str = "auto"
     image_size: tuple[Annotated[int, Field(ge=32)], Annotated[int, Field(ge=32)]] = (256, 256)
     training_steps: Annotated[int, Field(gt=0)] = 200
@@ -53,17 +57,59 @@ class FastFlowConfig:
     conv3x3_only: bool = False
 
     def __post_init__(self) -> None:
-        backbone_spec(self.backbone)
+        backbone_spec(self.backbone, "convolutional")
 
 
-class FastFlow(Detector):
+class FastFlowModule(nn.Module):
+    """A frozen backbone, a normalising flow for each of its levels, and the map that is made of their likelihoods.
+
+    Args:
+        backbone: With the levels of ``STRIDES``.
+        config: Options.
+    """
+
+    networks = ("backbone.network", "flows")
+
+    def __init__(self, backbone: Backbone, config: FastFlowConfig) -> None:
+        super().__init__()
+        self.backbone = backbone
+        grids = backbone.grid(config.image_size)
+        shapes = [(channels, *grid) for channels, grid in zip(backbone.channels, grids, strict=True)]
+        self.flows = nn.ModuleList(_LevelFlow(shape, config) for shape in shapes)
+        self.upsampling = nn.ModuleList(Resize(grid, config.image_size) for grid in grids)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean over levels of minus the likelihood, (B, H, W), between -1 and 0, and its largest values (B,).
+
+        Args:
+            images: (B, 3, H, W), uint8 0-255 or floating 0-1.
+        """
+        maps = []
+        for flow, level, upsample in zip(self.flows, self.backbone(images), self.upsampling, strict=True):
+            latents, _ = run_network(flow, level)
+            maps.append(upsample(-torch.exp(-0.5 * latents.square().mean(1))))
+        mean = torch.stack(maps).mean(0)
+        return mean, mean.flatten(1).amax(1)
+
+    def loss(self, levels: list[Tensor]) -> Tensor:
+        """Sum over levels of the negative log-likelihood, but for a constant, of backbone features (B, C, h, w)."""
+        return torch.stack([_loss(*flow(level)) for flow, level in zip(self.flows, levels, strict=True)]).sum()
+
+
+class FastFlow(Detector[FastFlowConfig]):
     """FastFlow with a fixed number of training steps; there is no official code."""
 
     title = "FastFlow"
     source = "Yu et al., arXiv 2111.07677, 2021"
     Config = FastFlowConfig
     presets: ClassVar = {"embedded": {"backbone": "efficientnet_lite0"}}
-    uses_validation = False
+    packages = ("torch", "timm", "FrEIA")
+    fused = "batch norms"
+
+    def __init__(self, config: FastFlowConfig) -> None:
+        self.config = config
+        self.input_size = config.image_size
+        self._module: FastFlowModule | None = None
 
     @classmethod
     def weights(cls, config: FastFlowConfig, weights_dir: Path) -> list[WeightIdentity]:
@@ -71,57 +117,58 @@ class FastFlow(Detector):
         return [backbone_identity(config.backbone, config.backbone_weights, weights_dir)]
 
     @classmethod
-    def deviations(cls, config: FastFlowConfig, context: FitContext) -> list[str]:
-        """Options that differ from the defaults, and the training length if it does."""
-        steps = context.training_steps(config.training_steps)
-        usual = FastFlowConfig.training_steps
-        length = [f"{steps} of {usual} training steps"] if steps != usual else []
-        return [*changed_options(config, "training_steps"), *length]
-
-    def __init__(self, config: FastFlowConfig) -> None:
-        self.config = config
-        self.input_size = config.image_size
+    def training_length(cls, config: FastFlowConfig) -> int:
+        """Optimiser steps at training scale 1."""
+        return config.training_steps
 
     def fit(self, train: ImageSet, validation: ImageSet, context: FitContext) -> None:
-        """Train the flows; ``validation`` is not used."""
-        self.device = context.device
-        with _seeded(context.seed):
-            backbone = Backbone(self.config.backbone, STRIDES, self.config.backbone_weights, context.weights_dir)
-            self.backbone = backbone.to(self.device)
-            shapes = [(level.shape[1], level.shape[2], level.shape[3]) for level in self._levels(train[:1])]
-            self.flows = [_LevelFlow(shape, self.config).to(self.device) for shape in shapes]
-        self._train(_Features(self, train, context), context)
+        """Train the flows; ``validation`` is not used.
 
-    def _train(self, features: "_Features", context: FitContext) -> None:
-        parameters = [p for flow in self.flows for p in flow.parameters() if p.requires_grad]
-        optimizer = torch.optim.Adam(parameters, self.config.learning_rate, weight_decay=self.config.weight_decay)
-        steps = context.training_steps(self.config.training_steps)
-        draws = _draws(len(features), self.config.batch_size, torch.Generator().manual_seed(context.seed))
-        losses = []
-        for step in range(1, steps + 1):
-            levels = features[next(draws)]
-            loss = torch.stack([flow.loss(level) for flow, level in zip(self.flows, levels, strict=True)]).sum()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            losses.append((step, loss.item()))
-            context.progress(Progress("training", step, steps, losses[-1][1]))
-        self.training_steps = steps
-        self.losses = losses
+        Raises:
+            WeightsError: The backbone's weights cannot be had.
+        """
+        # FrEIA draws the flows' permutations from NumPy's global generator, PyTorch their weights from its own.
+        backbone = Backbone(self.config.backbone, STRIDES, self.config.backbone_weights, context.weights_dir)
+        module = FastFlowModule(backbone, self.config).to(context.device)
+        features = FrozenFeatures(module.backbone, train, context.device, FEATURE_BYTES, progress=context.progress)
+        self.training_steps = context.training_steps(self.config.training_steps)
+        self.losses = _train(module, features, self.config, self.training_steps, context)
+        self._module = module.eval().requires_grad_(False)
 
-    @torch.no_grad()
-    def _levels(self, images: Tensor) -> list[Tensor]:
-        levels: list[Tensor] = self.backbone(images.to(self.device))
-        return levels
+    def module(self) -> FastFlowModule:
+        """The fitted module."""
+        if self._module is None:
+            raise RuntimeError("FastFlow has not been fitted")
+        return self._module
 
-    @torch.no_grad()
-    def anomaly_map(self, images: Tensor) -> Tensor:
-        """Mean over levels of minus the likelihood (B, H, W), upsampled; between -1 and 0."""
-        maps = []
-        for flow, level in zip(self.flows, self._levels(images), strict=True):
-            likelihood = torch.exp(-0.5 * flow(level)[0].square().mean(1, keepdim=True))
-            maps.append(F.interpolate(-likelihood, self.input_size, mode="bilinear").squeeze(1))
-        return torch.stack(maps).mean(0)
+    @classmethod
+    def restore(cls, config: FastFlowConfig, state: Mapping[str, Tensor]) -> "FastFlow":
+        """Rebuild a fitted FastFlow on the CPU from its module's state, permutations included."""
+        with reproducible(0, torch.device("cpu")):  # what is drawn here, the state replaces
+            module = FastFlowModule(Backbone(config.backbone, STRIDES, None, Path()), config)
+        load_fitted(module, state, cls.title)
+        detector = cls(config)
+        detector._module = module.eval().requires_grad_(False)
+        return detector
+
+
+def _train(
+    module: FastFlowModule, features: FrozenFeatures, config: FastFlowConfig, steps: int, context: FitContext
+) -> list[tuple[int, float]]:
+    parameters = [parameter for parameter in module.flows.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.Adam(parameters, config.learning_rate, weight_decay=config.weight_decay)
+    draws = _draws(len(features), config.batch_size, torch.Generator().manual_seed(context.seed))
+
+    def step() -> Tensor:
+        loss = module.loss(features[next(draws).tolist()])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    losses = run_training(step, steps, context, "training")
+    optimizer.zero_grad()
+    return losses
 
 
 class _LevelFlow(nn.Module):
@@ -149,11 +196,10 @@ class _LevelFlow(nn.Module):
         latents, log_determinant = self.flow(self.norm(level).contiguous(memory_format=torch.channels_last))
         return latents, log_determinant
 
-    def loss(self, level: Tensor) -> Tensor:
-        """Negative log-likelihood of the features but for a constant, mean over the batch."""
-        latents, log_determinant = self(level)
-        loss: Tensor = (0.5 * latents.square().sum((1, 2, 3)) - log_determinant).mean()
-        return loss
+
+def _loss(latents: Tensor, log_determinant: Tensor) -> Tensor:
+    """Negative log-likelihood but for a constant, mean over the batch, of what a flow returns."""
+    return (0.5 * latents.square().sum((1, 2, 3)) - log_determinant).mean()
 
 
 @dataclass(frozen=True)
@@ -172,34 +218,6 @@ class _Subnet:
         )
 
 
-class _Features:
-    """The frozen backbone's features of the training images: never change, so are computed once if they fit."""
-
-    def __init__(self, detector: FastFlow, images: ImageSet, context: FitContext) -> None:
-        self._detector = detector
-        self._images = images
-        self._cache: list[Tensor] = []
-        shapes = [level.shape[1:] for level in detector._levels(images[:1])]
-        if 4 * len(images) * sum(shape.numel() for shape in shapes) > CACHE_BYTES:
-            return
-        self._cache = [torch.empty(len(images), *shape) for shape in shapes]
-        done = 0
-        for batch in images.batches(16):
-            for cached, level in zip(self._cache, detector._levels(batch), strict=True):
-                cached[done : done + len(batch)] = level
-            done += len(batch)
-            context.progress(Progress("features", done, len(images)))
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def __getitem__(self, chosen: Tensor) -> list[Tensor]:
-        """Each level's features (B, C, h, w) of the chosen images."""
-        if self._cache:
-            return [level[chosen].to(self._detector.device) for level in self._cache]
-        return self._detector._levels(self._images[chosen])
-
-
 def _draws(count: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
     """Indices of at most ``size`` of ``count`` images at a time, forever: each image once, in random order, anew."""
     queue = torch.empty(0, dtype=torch.int64)
@@ -208,16 +226,3 @@ def _draws(count: int, size: int, generator: torch.Generator) -> Iterator[Tensor
             queue = torch.cat([queue, torch.randperm(count, generator=generator)])
         yield queue[:size]
         queue = queue[size:]
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Seed the global generators, which networks are initialised from, and put their states back afterwards."""
-    with torch.random.fork_rng(devices=[]):
-        state = np.random.get_state()  # noqa: NPY002 - FrEIA draws its permutations from this one
-        torch.default_generator.manual_seed(seed)
-        np.random.seed(seed % 2**32)  # noqa: NPY002
-        try:
-            yield
-        finally:
-            np.random.set_state(state)  # noqa: NPY002

@@ -1,21 +1,23 @@
 """PatchCore (Roth et al., CVPR 2022): distance to the nearest normal patch in a coreset of patch features."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods.common.backbones import Backbone, backbone_identity, backbone_spec
+from methods.common.backbones import Backbone, backbone_identity
 from methods.common.coreset import greedy_coreset
-from methods.common.nearest import NearestNeighbours, Search
+from methods.common.nearest import FaissSearch, Search, check_faiss, nearest_distances
 from methods.common.patch_features import PatchFeatures
+from methods.common.resampling import Resize
 from methods.detector import Detector, FitContext, ImageSet, Prediction, Progress
-from methods.registry import changed_options
+from methods.weights.catalogue import backbone_spec
 from methods.weights.files import WeightIdentity
+from methods.weights.states import load_fitted
 
 STRIDES = (8, 16)
 CORESET_DIM = 128
@@ -30,14 +32,14 @@ class PatchCoreConfig:
     """Options of PatchCore; the defaults are those of the EfficientAD paper's comparison (its appendix B).
 
     Attributes:
-        backbone: A key of ``methods.common.backbones.BACKBONES``.
-        backbone_weights: ``auto``, ``random`` or the path of a state dict.
+        backbone: A convolutional one of ``methods.weights.catalogue.BACKBONES``.
+        backbone_weights: ``auto``, ``embedded``, ``random`` or the path of a state dict.
         image_size: Height and width in pixels.
         dim: Numbers per patch, even.
         coreset_fraction: Part of the training patches kept as memory bank.
         neighbours: A patch's score is its mean squared distance to so many vectors of the memory bank.
         sigma: Of the Gaussian that smooths anomaly maps, in pixels of the input.
-        search: ``faiss``, ``torch``, or ``auto``; they find the same distances.
+        search: ``torch``, or ``faiss`` if it is installed; they find the same distances up to float32 rounding.
     """
 
     backbone: str = "wide_resnet101_2"
@@ -47,110 +49,161 @@ class PatchCoreConfig:
     coreset_fraction: Annotated[float, Field(gt=0, le=1)] = 0.01
     neighbours: Annotated[int, Field(gt=0)] = 1
     sigma: Annotated[float, Field(gt=0)] = 4.0
-    search: Search = "auto"
+    search: Search = "torch"
 
     def __post_init__(self) -> None:
-        backbone_spec(self.backbone)
+        backbone_spec(self.backbone, "convolutional")
 
 
-class PatchCore(Detector):
+class PatchCoreModule(nn.Module):
+    """Patch features, their distances to the memory bank, and the map that is made of these.
+
+    Args:
+        features: Of patches, frozen.
+        bank: Patch features of normal images, float32 (M, dim).
+        config: Options.
+    """
+
+    networks = ("features.backbone.network",)
+    bank: Tensor
+    bank_squares: Tensor
+
+    def __init__(self, features: PatchFeatures, bank: Tensor, config: PatchCoreConfig) -> None:
+        super().__init__()
+        self.features = features
+        self.grid = features.grid
+        self.neighbours = config.neighbours
+        self.register_buffer("bank", bank)
+        self.register_buffer("bank_squares", bank.square().sum(1))
+        self.upsample = Resize(self.grid, config.image_size, config.sigma)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Anomaly maps (B, H, W) and image scores (B,) of images (B, 3, H, W), uint8 0-255 or floating 0-1."""
+        return self.score(nearest_distances(self.patches(images), self.bank, self.bank_squares, self.neighbours))
+
+    def patches(self, images: Tensor) -> Tensor:
+        """Features of all patches, (B * h * w, dim)."""
+        return _rows(self.features(images))
+
+    def score(self, distances: Tensor) -> tuple[Tensor, Tensor]:
+        """Turn squared distances of all patches (B * h * w, neighbours) into maps and scores.
+
+        A map is upsampled and smoothed; the image score is the largest patch score before that.
+        """
+        patch_scores = distances.mean(1).view(-1, *self.grid)
+        return self.upsample(patch_scores), patch_scores.flatten(1).amax(1)
+
+
+class PatchCore(Detector[PatchCoreConfig]):
     """PatchCore with the official code's feature pipeline and scores."""
 
     title = "PatchCore"
     source = "Roth et al., CVPR 2022"
     Config = PatchCoreConfig
     presets: ClassVar = {"embedded": {"backbone": "efficientnet_lite0"}}
-    uses_validation = False
+    packages = ("torch", "timm", "numba")
+    without_effect = frozenset({"search"})
+    fused = "batch norms; neighbourhoods and both poolings as one convolution"
+
+    def __init__(self, config: PatchCoreConfig) -> None:
+        self.config = config
+        self.input_size = config.image_size
+        self._module: PatchCoreModule | None = None
+        self._faiss: FaissSearch | None = None
 
     @classmethod
     def weights(cls, config: PatchCoreConfig, weights_dir: Path) -> list[WeightIdentity]:
         """Identify the backbone's weights."""
         return [backbone_identity(config.backbone, config.backbone_weights, weights_dir)]
 
-    @classmethod
-    def deviations(cls, config: PatchCoreConfig, context: FitContext) -> list[str]:
-        """Options that differ from the defaults; the kind of search changes nothing, a training length it has not."""
-        return changed_options(config, "search")
-
-    def __init__(self, config: PatchCoreConfig) -> None:
-        self.config = config
-        self.input_size = config.image_size
-
     def fit(self, train: ImageSet, validation: ImageSet, context: FitContext) -> None:
-        """Fill the memory bank; ``validation`` is not used."""
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(context.seed)  # for random weights
-            backbone = Backbone(self.config.backbone, STRIDES, self.config.backbone_weights, context.weights_dir)
-            self.features: nn.Module = PatchFeatures(backbone, self.config.dim).to(context.device)
-        self.memorise(train, context)
+        """Fill the memory bank; ``validation`` is not used.
 
-    def memorise(self, train: ImageSet, context: FitContext) -> None:
-        """Fill the memory bank with features of training patches by ``self.features``."""
-        self.device = context.device
-        self.grid = self._describe(train[:1])[1]
-        self.upsample = [
-            _upsampling_matrix(coarse, fine, self.config.sigma).to(self.device)
-            for coarse, fine in zip(self.grid, self.input_size, strict=True)
-        ]
-        generator = torch.Generator().manual_seed(context.seed)
-        patches, points = self._collect(train, generator, context)
-        starts = torch.randperm(len(points), generator=generator)[:CORESET_STARTS]
-        count = max(1, int(len(points) * self.config.coreset_fraction))
-        picks = greedy_coreset(
-            points, count, starts, lambda picked: context.progress(Progress("coreset", picked, count))
-        )
-        self.nearest = NearestNeighbours(patches[picks].to(self.device), self.config.search)
+        Raises:
+            MethodError: ``search`` is ``faiss`` and that cannot search here.
+            WeightsError: The backbone's weights cannot be had.
+        """
+        if self.config.search == "faiss":
+            check_faiss(context.device)
+        backbone = Backbone(self.config.backbone, STRIDES, self.config.backbone_weights, context.weights_dir)
+        features = PatchFeatures(backbone, self.config.dim, self.config.image_size).to(context.device)
+        bank = memory_bank(features, train, self.config, context)
+        self._module = PatchCoreModule(features, bank, self.config).to(context.device).eval()
+        self._faiss = None
+        self.implementation = {"search": self.config.search}
 
-    def _collect(self, train: ImageSet, generator: torch.Generator, context: FitContext) -> tuple[Tensor, Tensor]:
-        """Features (N, dim) of all training patches and their random projections (N, CORESET_DIM), on the CPU."""
-        per_image = self.grid[0] * self.grid[1]
-        # As the official code's random linear layer is initialised.
-        limit = self.config.dim**-0.5
-        projection = torch.empty(self.config.dim, CORESET_DIM).uniform_(-limit, limit, generator=generator)
-        projection = projection.to(self.device)
-        patches = torch.empty(len(train) * per_image, self.config.dim)
-        points = torch.empty(len(patches), CORESET_DIM)
-        done = 0
-        for images in train.batches(BATCH_SIZE):
-            rows, _ = self._describe(images)
-            part = slice(done * per_image, done * per_image + len(rows))
-            patches[part] = rows
-            points[part] = rows @ projection
-            done += len(images)
-            context.progress(Progress("features", done, len(train)))
-        return patches, points
+    def module(self) -> PatchCoreModule:
+        """The fitted module; it searches by torch, whatever the option ``search`` says."""
+        if self._module is None:
+            raise RuntimeError("PatchCore has not been fitted")
+        return self._module
 
-    @torch.no_grad()
-    def _describe(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """Patch features (B * h * w, dim) of uint8 images (B, 3, H, W), and the grid (h, w)."""
-        features = self.features(images.to(self.device))
-        return features.permute(0, 2, 3, 1).flatten(0, 2), (features.shape[2], features.shape[3])
+    @classmethod
+    def restore(cls, config: PatchCoreConfig, state: Mapping[str, Tensor]) -> "PatchCore":
+        """Rebuild a fitted PatchCore on the CPU from its module's state."""
+        backbone = Backbone(config.backbone, STRIDES, None, Path())
+        features = PatchFeatures(backbone, config.dim, config.image_size)
+        size = len(state["bank"]) if "bank" in state else 0
+        module = PatchCoreModule(features, torch.empty(size, config.dim), config)
+        load_fitted(module, state, cls.title)
+        detector = cls(config)
+        detector._module = module.eval()
+        return detector
 
-    @torch.no_grad()
     def predict(self, images: Tensor) -> Prediction:
-        """Anomaly maps, and as image scores the largest patch scores, before upsampling and smoothing."""
-        distances = self.nearest(self._describe(images)[0], self.config.neighbours)
-        patch_scores = distances.mean(1).view(-1, *self.grid)
-        rows, columns = self.upsample
-        return Prediction(rows @ patch_scores @ columns.T, patch_scores.flatten(1).amax(1))
+        """Anomaly maps and image scores of images on any device, by the search that the options name."""
+        if self.config.search == "torch":
+            return super().predict(images)
+        module = self.module()
+        if self._faiss is None:
+            self._faiss = FaissSearch(module.bank)
+        with torch.inference_mode():
+            patches = module.patches(images.to(module.bank.device))
+            return Prediction(*module.score(self._faiss(patches, self.config.neighbours)))
 
-    def anomaly_map(self, images: Tensor) -> Tensor:
-        """Patch scores, upsampled to the images' size (B, H, W) and smoothed."""
-        return self.predict(images).maps
 
+@torch.no_grad()
+def memory_bank(features: PatchFeatures, train: ImageSet, config: PatchCoreConfig, context: FitContext) -> Tensor:
+    """Choose a coreset of the patch features of training images.
 
-def _upsampling_matrix(coarse: int, fine: int, sigma: float) -> Tensor:
-    """Bilinear upsampling followed by a Gaussian filter, along one axis, as a matrix (fine, coarse).
+    Args:
+        features: Of patches, frozen, on the context's device.
+        train: Normal images.
+        config: Options.
+        context: Whose seed draws the projection and the starts of the coreset.
 
-    Both are linear and separable, so a map is upsampled and smoothed by two small matrix products. The filter is
-    ``scipy.ndimage.gaussian_filter``'s: cut at four sigma, the map mirrored at its edges.
+    Returns:
+        float32 (M, dim), on the CPU.
     """
-    upsampling = F.interpolate(torch.eye(coarse).double()[None], fine, mode="linear")[0].T
-    radius = int(4 * sigma + 0.5)
-    offsets = torch.arange(-radius, radius + 1)
-    kernel = torch.exp(-0.5 * (offsets.double() / sigma).square())
-    position = (torch.arange(fine)[:, None] + offsets) % (2 * fine)
-    mirrored = torch.minimum(position, 2 * fine - 1 - position)
-    smoothing = torch.zeros(fine, fine).double()
-    smoothing.scatter_add_(1, mirrored, (kernel / kernel.sum()).expand(fine, -1))
-    return (smoothing @ upsampling).float()
+    generator = torch.Generator().manual_seed(context.seed)
+    patches, points = _project(features, train, config.dim, generator, context)
+    starts = torch.randperm(len(points), generator=generator)[:CORESET_STARTS]
+    count = max(1, int(len(points) * config.coreset_fraction))
+    picks = greedy_coreset(points, count, starts, lambda picked: context.progress(Progress("coreset", picked, count)))
+    return patches[picks]
+
+
+def _project(
+    features: PatchFeatures, train: ImageSet, dim: int, generator: torch.Generator, context: FitContext
+) -> tuple[Tensor, Tensor]:
+    """Features (N, dim) of all training patches and their random projections (N, CORESET_DIM), on the CPU."""
+    # As the official code's random linear layer is initialised.
+    limit = dim**-0.5
+    projection = torch.empty(dim, CORESET_DIM).uniform_(-limit, limit, generator=generator).to(context.device)
+    per_image = features.grid[0] * features.grid[1]
+    patches = torch.empty(len(train) * per_image, dim)
+    points = torch.empty(len(patches), CORESET_DIM)
+    done = 0
+    for images in train.batches(BATCH_SIZE):
+        rows = _rows(features(images.to(context.device)))
+        part = slice(done * per_image, done * per_image + len(rows))
+        patches[part] = rows
+        points[part] = rows @ projection
+        done += len(images)
+        context.progress(Progress("features", done, len(train)))
+    return patches, points
+
+
+def _rows(features: Tensor) -> Tensor:
+    """Features (B, dim, h, w) as one row per patch, (B * h * w, dim)."""
+    return features.permute(0, 2, 3, 1).flatten(0, 2)

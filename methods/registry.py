@@ -1,13 +1,10 @@
 """Which detectors exist, by name, without importing them: ``bench --help`` must not load torch."""
 
-import dataclasses
-import difflib
 import importlib
-from collections.abc import Iterable, Mapping
 from importlib.metadata import EntryPoint, entry_points
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any
 
+from methods.config import unknown
 from methods.errors import MethodError
 
 if TYPE_CHECKING:
@@ -33,7 +30,7 @@ def method_names() -> list[str]:
     return list(_references())
 
 
-def load_method(name: str) -> "type[Detector]":
+def load_method(name: str) -> "type[Detector[Any]]":
     """Import the detector called ``name``.
 
     Raises:
@@ -44,7 +41,7 @@ def load_method(name: str) -> "type[Detector]":
 
     references = _references()
     if name not in references:
-        raise _unknown("method", name, references)
+        raise unknown("method", name, references)
     reference = references[name]
     module, _, attribute = reference.partition(":")
     try:
@@ -59,59 +56,6 @@ def load_method(name: str) -> "type[Detector]":
     if not (isinstance(method, type) and issubclass(method, Detector)):
         raise MethodError(f"method {name!r}: {reference} is not a subclass of methods.detector.Detector")
     return method
-
-
-def make_config(method: "type[Detector]", preset: str | None, overrides: Mapping[str, object]) -> Any:
-    """Build a detector's options: its defaults, then a preset, then single values.
-
-    Args:
-        method: The detector, whose ``Config`` and ``presets`` apply.
-        preset: A key of ``method.presets``; the paper's configuration when ``None``.
-        overrides: Field name to value. A string is converted to the field's type (``true``, ``0.01``, ``[4,8]``).
-
-    Returns:
-        A ``method.Config``.
-
-    Raises:
-        MethodError: Unknown preset or field, or a value that the field does not take.
-    """
-    if preset is not None and preset not in method.presets:
-        raise _unknown(f"preset of {method.title}", preset, method.presets)
-    # Fields with init=False are derived from the others.
-    fields = {field.name for field in dataclasses.fields(method.Config) if field.init}
-    types = {name: hint for name, hint in get_type_hints(method.Config, include_extras=True).items() if name in fields}
-    values = {**(method.presets[preset] if preset else {}), **overrides}
-    for name in values:
-        if name not in types:
-            raise _unknown(f"option of {method.title}", name, types)
-    return method.Config(**{name: _convert(method, name, types[name], value) for name, value in values.items()})
-
-
-def changed_options(config: Any, *ignored: str) -> list[str]:
-    """Name and value of each option that is not at its default, apart from those in ``ignored``; paths by file name."""
-    default = type(config)()
-    found = []
-    for name in (field.name for field in dataclasses.fields(config) if field.name not in ignored):
-        value = getattr(config, name)
-        if value != getattr(default, name):
-            found.append(f"{name.replace('_', ' ')} {Path(value).name if isinstance(value, str) else value}")
-    return found
-
-
-def _convert(method: "type[Detector]", name: str, hint: Any, value: object) -> object:
-    from pydantic import TypeAdapter, ValidationError
-
-    adapter = TypeAdapter(hint)
-    try:
-        return adapter.validate_python(value)
-    except ValidationError as error:
-        reason = error.errors()[0]["msg"]
-    try:
-        if isinstance(value, str):
-            return adapter.validate_json(value)  # lists, null and numbers among the values of a Literal
-    except ValidationError:
-        pass
-    raise MethodError(f"{method.title} does not take {name}={value!r}: {reason}")
 
 
 def _references() -> dict[str, str]:
@@ -130,10 +74,3 @@ def _references() -> dict[str, str]:
 
 def _package(point: EntryPoint) -> str:
     return f"package {point.dist.name}" if point.dist else "an installed package"
-
-
-def _unknown(kind: str, name: str, allowed: Iterable[str]) -> MethodError:
-    allowed = list(allowed)
-    close = difflib.get_close_matches(name, allowed, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    return MethodError(f"unknown {kind} {name!r}{hint}\n  Allowed: {', '.join(allowed) or 'none'}")

@@ -8,13 +8,13 @@ from metrics.bootstrap import (
     PixelCounts,
     bootstrap_images,
     bootstrap_pixels,
-    compare_images,
-    compare_pixels,
     count_pixels,
+    mean_interval,
 )
 from metrics.curves import Curve, Curves
 from metrics.errors import MetricError
 from metrics.images import ImageMetrics, evaluate_images
+from metrics.loco import HALVES, Halves, LocoMetrics, evaluate_loco, evaluate_loco_images
 from metrics.maps import Subset, UpsampledMaps
 from metrics.operating import (
     OperatingPoint,
@@ -22,23 +22,23 @@ from metrics.operating import (
     false_positive_rates,
     operating_points,
 )
+from metrics.paired import compare_images, compare_pixels, compare_regions, image_p_value, region_p_value
 from metrics.pixels import PixelMetrics, evaluate_pixels
 from metrics.saturated import (
     Defect,
-    LocoMetrics,
     SaturatedMetrics,
-    evaluate_loco,
     evaluate_saturated,
-    loco_halves,
     saturation_pixels,
 )
 from metrics.sizes import Quartiles, Regions, minimum_detectable_area
 from metrics.warm_up import warm_up
 
 __all__ = [
+    "HALVES",
     "Curve",
     "Curves",
     "Defect",
+    "Halves",
     "ImageMetrics",
     "Interval",
     "LocoMetrics",
@@ -55,16 +55,20 @@ __all__ = [
     "bootstrap_pixels",
     "compare_images",
     "compare_pixels",
+    "compare_regions",
     "count_pixels",
     "evaluate_images",
     "evaluate_loco",
+    "evaluate_loco_images",
     "evaluate_pixels",
     "evaluate_saturated",
     "false_negative_rates",
     "false_positive_rates",
-    "loco_halves",
+    "image_p_value",
+    "mean_interval",
     "minimum_detectable_area",
     "operating_points",
+    "region_p_value",
     "saturation_pixels",
     "warm_up",
 ]

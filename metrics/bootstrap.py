@@ -5,7 +5,7 @@ defect regions follow their images. A resample is a count for each image: nothin
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -35,12 +35,20 @@ class Interval:
         low: lower end.
         high: upper end.
         level: how often such an interval is meant to contain the value of the whole population.
+        images: how many images of the scarcest kind were resampled.
+        resampled: the values of the resamples.
     """
 
     value: float
     low: float
     high: float
     level: float
+    images: int = field(repr=False)
+    resampled: Floats = field(repr=False, compare=False)
+
+
+Seed = int | Sequence[int]
+"""Of a resampling; numbers in a row together are one seed."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +164,7 @@ def bootstrap_pixels(
     *,
     resamples: int = 1000,
     level: float = 0.95,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> dict[str, Interval]:
     """Return intervals for ``au_pro@L`` and ``pixel_au_roc@L``.
 
@@ -168,38 +176,8 @@ def bootstrap_pixels(
         seed: of the resampling.
     """
     limits = check_limits(fpr_limits)
-    return _intervals(lambda weights: _pixel_values(counts, weights, limits), counts.anomalous, resamples, level, seed)
-
-
-def compare_pixels(
-    first: PixelCounts,
-    second: PixelCounts,
-    fpr_limits: tuple[float, ...] = (0.05, 0.3, 1.0),
-    *,
-    resamples: int = 1000,
-    level: float = 0.95,
-    seed: int = 0,
-) -> dict[str, Interval]:
-    """Return intervals for the differences ``first - second`` of two methods on the same images (paired).
-
-    Raises:
-        MetricError: the counts are not of the same images.
-    """
-    same = (
-        np.array_equal(first.anomalous, second.anomalous)
-        and np.array_equal(first.normals, second.normals)
-        and np.array_equal(first.region_image, second.region_image)
-        and np.array_equal(first.region_area, second.region_area)
-    )
-    if not same:
-        raise MetricError("a paired comparison needs both methods on the same images with the same masks")
-    limits = check_limits(fpr_limits)
-
-    def differences(weights: Floats) -> dict[str, Floats]:
-        left, right = _pixel_values(first, weights, limits), _pixel_values(second, weights, limits)
-        return {name: left[name] - right[name] for name in left}
-
-    return _intervals(differences, first.anomalous, resamples, level, seed)
+    check_kinds(counts.anomalous)
+    return resample(lambda weights: pixel_values(counts, weights, limits), counts.anomalous, resamples, level, seed)
 
 
 def bootstrap_images(
@@ -208,7 +186,7 @@ def bootstrap_images(
     *,
     resamples: int = 1000,
     level: float = 0.95,
-    seed: int = 0,
+    seed: Seed = 0,
     names: Sequence[str] | None = None,
 ) -> dict[str, Interval]:
     """Return intervals for ``image_au_roc``, ``image_average_precision`` and ``image_f1_max``.
@@ -225,58 +203,69 @@ def bootstrap_images(
         MetricError: a score is not finite, or one kind of images is missing.
     """
     values, anomalous = check_scores(scores, labels, names)
-    ranked = _RankedScores(values, anomalous)
-    return _intervals(ranked.values, anomalous, resamples, level, seed)
+    ranked = RankedScores(values, anomalous)
+    check_kinds(anomalous)
+    return resample(ranked.values, anomalous, resamples, level, seed)
 
 
-def compare_images(
-    first: Sequence[float] | NDArray[Any],
-    second: Sequence[float] | NDArray[Any],
-    labels: Sequence[Any] | NDArray[Any],
-    *,
-    resamples: int = 1000,
-    level: float = 0.95,
-    seed: int = 0,
-    names: Sequence[str] | None = None,
+def mean_interval(intervals: Sequence[Interval]) -> Interval:
+    """Return the interval of the mean over evaluations of different images, such as the scenarios of a collection.
+
+    Args:
+        intervals: at least one, all with the same number of resamples and the same level, but each with a seed of
+            its own, as the images of one evaluation do not depend on those of another.
+    """
+    resampled = np.mean([interval.resampled for interval in intervals], axis=0)
+    value = float(np.mean([interval.value for interval in intervals]))
+    return _interval(value, resampled, intervals[0].level, min(interval.images for interval in intervals))
+
+
+def resample(
+    evaluate: Callable[[Floats], Mapping[str, Floats]], kinds: NDArray[Any], resamples: int, level: float, seed: Seed
 ) -> dict[str, Interval]:
-    """Return intervals for the differences ``first - second`` of two methods on the same images (paired)."""
-    values, anomalous = check_scores(first, labels, names)
-    others, _ = check_scores(second, labels, names)
-    left, right = _RankedScores(values, anomalous), _RankedScores(others, anomalous)
+    """Evaluate the original weights (all 1) and the resampled ones, and return an interval for each value.
 
-    def differences(weights: Floats) -> dict[str, Floats]:
-        found, other = left.values(weights), right.values(weights)
-        return {name: found[name] - other[name] for name in found}
+    Args:
+        evaluate: from weights of the images (resamples, n) to values (resamples,) by name.
+        kinds: (n,) the kind of each image; every kind is resampled apart.
+        resamples: how many.
+        level: of the interval, in (0, 1).
+        seed: of the resampling.
 
-    return _intervals(differences, anomalous, resamples, level, seed)
-
-
-def _intervals(
-    evaluate: Callable[[Floats], Mapping[str, Floats]],
-    anomalous: NDArray[np.bool_],
-    resamples: int,
-    level: float,
-    seed: int,
-) -> dict[str, Interval]:
-    """Evaluate the original weights (all 1) and the resampled ones."""
+    Raises:
+        MetricError: fewer than two images of a kind, or numbers out of range.
+    """
     if resamples < 2 or not 0 < level < 1:
         raise MetricError(f"resamples must be at least 2 and level in (0, 1), are {resamples} and {level}")
-    scarcer = int(min(np.count_nonzero(anomalous), np.count_nonzero(~anomalous)))
-    if scarcer < 2:
-        raise MetricError("a bootstrap needs at least two normal and two anomalous images")
+    strata = [np.flatnonzero(kinds == kind) for kind in np.unique(kinds)]
+    scarcest = min(stratum.size for stratum in strata)
+    if scarcest < 2:
+        raise MetricError("a bootstrap needs at least two images of each kind")
     generator = np.random.default_rng(seed)
-    weights = np.empty((resamples, anomalous.size))
-    for stratum in (np.flatnonzero(~anomalous), np.flatnonzero(anomalous)):
+    weights = np.empty((resamples, kinds.size))
+    for stratum in strata:
         shares = np.full(stratum.size, 1 / stratum.size)
         weights[:, stratum] = generator.multinomial(stratum.size, shares, size=resamples)
-    original = evaluate(np.ones((1, anomalous.size)))
+    original = evaluate(np.ones((1, kinds.size)))
     resampled = evaluate(weights)
-    lower = _expanded((1 - level) / 2, scarcer)
-    intervals = {}
-    for name, value in original.items():
-        low, high = np.nanquantile(resampled[name], (lower, 1 - lower))
-        intervals[name] = Interval(float(value[0]), float(low), float(high), level)
-    return intervals
+    return {name: _interval(float(value[0]), resampled[name], level, scarcest) for name, value in original.items()}
+
+
+def check_kinds(kinds: NDArray[Any]) -> None:
+    """Refuse images of which there are no two normal ones (0), or no two of a kind of anomalies (anything else).
+
+    Raises:
+        MetricError: there are too few.
+    """
+    present, sizes = np.unique(kinds, return_counts=True)
+    if present.size < 2 or present[0] != 0 or sizes.min() < 2:
+        raise MetricError("a bootstrap needs at least two normal and two anomalous images of each kind")
+
+
+def _interval(value: float, resampled: Floats, level: float, images: int) -> Interval:
+    tail = _expanded((1 - level) / 2, images)
+    low, high = np.nanquantile(resampled, (tail, 1 - tail))
+    return Interval(value, float(low), float(high), level, images, resampled)
 
 
 def _expanded(tail: float, count: int) -> float:
@@ -286,7 +275,7 @@ def _expanded(tail: float, count: int) -> float:
     return float(special.ndtr(np.sqrt(count / (count - 1)) * special.stdtrit(count - 1, tail)))
 
 
-def _pixel_values(counts: PixelCounts, weights: Floats, limits: tuple[float, ...]) -> dict[str, Floats]:
+def pixel_values(counts: PixelCounts, weights: Floats, limits: tuple[float, ...]) -> dict[str, Floats]:
     """Return the values of each row of ``weights`` (resamples, n)."""
     area = counts.region_area.astype(np.float64)
     image_pixels = np.bincount(counts.region_image, weights=area, minlength=counts.normals.size)
@@ -333,7 +322,7 @@ def _area_up_to(x: Floats, y: Floats, limit: float) -> Floats:
     return area
 
 
-class _RankedScores:
+class RankedScores:
     """Image scores, ranked once; evaluates any weights of the images."""
 
     def __init__(self, scores: Floats, anomalous: NDArray[np.bool_]) -> None:

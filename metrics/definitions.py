@@ -207,12 +207,13 @@ def _resized(case: _Case, rule: Callable[[NDArray[np.bool_]], NDArray[np.bool_]]
     return _exact(_Case(replace(case.reader, maps=maps), masks, case.workers), 0.3)
 
 
-def _nearest(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def nearest(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Take the mask pixel under the centre of each target pixel."""
     rows, columns = (((np.arange(RESIZED) + 0.5) * size / RESIZED).astype(np.int64) for size in mask.shape)
     return mask[np.ix_(rows, columns)]
 
 
-def _bilinear(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+def bilinear(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """Return the share of defect under each target pixel, 0 to 255, as a mask of 8 bits is resized: rounded.
 
     The weights are a triangle as wide as the target pixel and more.
@@ -231,16 +232,19 @@ def _triangle_weights(size: int) -> Floats:
     return np.asarray(weights / weights.sum(axis=1, keepdims=True))
 
 
-def _more_than_half(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    return np.asarray(_bilinear(mask) > 127)
+def more_than_half(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Keep target pixels that are more than half defect."""
+    return np.asarray(bilinear(mask) > 127)
 
 
-def _truncated(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    return np.asarray(_bilinear(mask) == 255)
+def truncated(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Keep target pixels that are defect through and through, as truncation to integers does."""
+    return np.asarray(bilinear(mask) == 255)
 
 
-def _touched(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    return np.asarray(_bilinear(mask) > 0)
+def touched(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Keep target pixels that a defect touches."""
+    return np.asarray(bilinear(mask) > 0)
 
 
 class _Read(Sequence[FloatArray]):
@@ -328,25 +332,25 @@ DEFINITIONS = (
         "256, nearest",
         "maps and masks resized to 256 × 256, masks by nearest neighbour",
         "data loaders of the public PaDiM and SPADE codes; anomalib (torchvision resizes masks so)",
-        partial(_resized, rule=_nearest),
+        partial(_resized, rule=nearest),
     ),
     Definition(
         "256, half covered",
         "the same, masks bilinear (antialiased, 8 bits) and cut at one half",
         "RD4AD (gt > 0.5), Patch-SVDD (masks > 128)",
-        partial(_resized, rule=_more_than_half),
+        partial(_resized, rule=more_than_half),
     ),
     Definition(
         "256, truncated",
         "the same, masks bilinear and truncated to integers: only fully covered pixels remain",
         "patchcore-inspection (.astype(int) of a resized mask)",
-        partial(_resized, rule=_truncated),
+        partial(_resized, rule=truncated),
     ),
     Definition(
         "256, touched",
         "the same, masks bilinear and every pixel above zero kept",
         "data loaders that test the resized mask for > 0",
-        partial(_resized, rule=_touched),
+        partial(_resized, rule=touched),
     ),
     Definition(
         "1000 score bins",

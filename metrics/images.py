@@ -40,7 +40,7 @@ def check_scores(
     scores: Sequence[float] | NDArray[Any],
     labels: Sequence[Any] | NDArray[Any],
     names: Sequence[str] | None = None,
-    what: str = "image",
+    noun: str = "image",
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Return scores as float64 and labels as booleans.
 
@@ -52,7 +52,7 @@ def check_scores(
     if values.ndim != 1 or values.shape != anomalous.shape:
         raise MetricError(f"scores of shape {values.shape}, but labels of shape {anomalous.shape}")
     for index in np.flatnonzero(~np.isfinite(values))[:1]:
-        label = f"{what} {index}" if names is None else f"{what} {index} ({names[index]})"
+        label = f"{noun} {index}" if names is None else f"{noun} {index} ({names[index]})"
         raise MetricError(f"{label}: the image score is {values[index]}; scores must be finite")
     return values, anomalous
 

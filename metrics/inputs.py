@@ -88,13 +88,13 @@ def read_mask(mask: Any, label: str) -> NDArray[np.bool_]:
     return array if array.dtype == np.bool_ else np.asarray(array != 0)
 
 
-def check_lengths(reader: MapReader, other: Sequence[Any] | NDArray[Any], what: str) -> None:
+def check_lengths(reader: MapReader, other: Sequence[Any] | NDArray[Any], noun: str) -> None:
     """Raise MetricError unless there are as many maps (and names) as ``other``."""
-    for sequence, called in ((reader.maps, "maps"), (other, what)):
+    for sequence, called in ((reader.maps, "maps"), (other, noun)):
         if not hasattr(sequence, "__len__"):
             raise MetricError(f"the {called} are read more than once: give a sequence, not {type(sequence).__name__}")
     if len(reader.maps) != len(other):
-        raise MetricError(f"{len(reader.maps)} maps, but {len(other)} {what}")
+        raise MetricError(f"{len(reader.maps)} maps, but {len(other)} {noun}")
     if reader.names is not None and len(reader.names) != len(other):
         raise MetricError(f"{len(other)} images, but {len(reader.names)} names")
 

@@ -54,7 +54,7 @@ def operating_points(
     Raises:
         MetricError: no validation score, a score that is not finite, or a rate out of range.
     """
-    validation, _ = check_scores(validation_scores, np.zeros(len(validation_scores)), what="validation image")
+    validation, _ = check_scores(validation_scores, np.zeros(len(validation_scores)), noun="validation image")
     values, anomalous = check_scores(scores, labels, names)
     points = []
     for fpr in fprs:
@@ -114,10 +114,10 @@ def false_positive_rates(
     }
 
 
-def _threshold(scores: NDArray[np.float64], share: float, what: str) -> float:
+def _threshold(scores: NDArray[np.float64], share: float, noun: str) -> float:
     """Return the lowest of the scores that at most ``share`` of them exceed."""
     if scores.size == 0:
-        raise MetricError(f"no threshold can be chosen: there is no {what}")
+        raise MetricError(f"no threshold can be chosen: there is no {noun}")
     if not 0 <= share < 1:
         raise MetricError(f"a rate must lie in [0, 1), is {share}")
     allowed = int(share * scores.size + 1e-9)  # 0.07 × 100 is 7, in spite of 7.000000000000001

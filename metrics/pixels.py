@@ -30,7 +30,7 @@ class PixelMetrics:
         au_roc: area under the pixel ROC curve up to each FPR limit, divided by the limit.
         average_precision: over pixels.
         f1_max: highest pixel F1 over all thresholds.
-        quartiles: for each FPR limit.
+        quartiles: for each FPR limit at which they were asked for.
         regions: the same per region.
         normal_pixels: how many pixels lie in no defect region; the unit of the FPR axis.
         defect_pixels: how many lie in one.
@@ -67,6 +67,7 @@ def evaluate_pixels(
     masks: Sequence[NDArray[Any] | None] | NDArray[Any],
     fpr_limits: tuple[float, ...] = (0.05, 0.3, 1.0),
     *,
+    quartile_limits: tuple[float, ...] | None = None,
     names: Sequence[str] | None = None,
     threads: int | None = None,
     excluded: Excluded = "ignore",
@@ -80,6 +81,7 @@ def evaluate_pixels(
             twice, image by image, from several threads at once unless ``threads`` is 1.
         masks: n arrays of the shape of their map, nonzero = defect, or None for a normal image. Any sequence.
         fpr_limits: upper ends of the FPR axis, each in (0, 1].
+        quartile_limits: those of them at which defect-size quartiles are given; None for all.
         names: a name for each image, used in messages.
         threads: images processed at a time; None uses every core, at most 8.
         excluded: what the pixels of regions too large for a quartile are: "ignore", neither found nor false
@@ -95,6 +97,9 @@ def evaluate_pixels(
         8-connected regions and every distinct score as a threshold.
     """
     limits = check_limits(fpr_limits)
+    quartile_limits = limits if quartile_limits is None else quartile_limits
+    if not set(quartile_limits) <= set(limits):
+        raise MetricError(f"quartile_limits {quartile_limits} are not among fpr_limits {limits}")
     if excluded not in get_args(Excluded):
         raise MetricError(f"excluded is one of {', '.join(get_args(Excluded))}, not {excluded!r}")
     if curve_points != 0 and curve_points < 3:
@@ -104,7 +109,7 @@ def evaluate_pixels(
     workers = worker_count(threads)
     ranked = rank_defects(reader, masks, workers)
     if ranked.undefined_reason:
-        return _undefined(limits, ranked)
+        return _undefined(limits, quartile_limits, ranked)
 
     def rank_images(positions: list[int]) -> RankedDefects:
         return rank_defects(reader.subset(positions), Subset(masks, positions), workers)
@@ -119,8 +124,8 @@ def evaluate_pixels(
         au_roc={limit: float(np.average(values, weights=area)) for limit, values in au_pro.items()},
         average_precision=ranked.ranking.average_precision(),
         f1_max=ranked.ranking.f1_max(),
-        quartiles=_quartiles(ranked, au_pro, excluded, rank_images),
-        regions=Regions(ranked.pixels.image, area, au_pro, overlap, above),
+        quartiles=_quartiles(ranked, {limit: au_pro[limit] for limit in quartile_limits}, excluded, rank_images),
+        regions=Regions(ranked.pixels.image, area, au_pro, overlap, overlap_above_threshold=above),
         normal_pixels=ranked.ranking.normals,
         defect_pixels=ranked.pixels.scores.size,
         empty_masks=ranked.pixels.empty_masks,
@@ -165,7 +170,7 @@ def _curves(ranked: RankedDefects, limits: tuple[float, ...], points: int) -> Cu
     )
 
 
-def _undefined(limits: tuple[float, ...], ranked: RankedDefects) -> PixelMetrics:
+def _undefined(limits: tuple[float, ...], quartile_limits: tuple[float, ...], ranked: RankedDefects) -> PixelMetrics:
     nothing = dict.fromkeys(limits, NAN)
     empty = dict.fromkeys(limits, np.full(ranked.pixels.area.size, NAN))
     metrics = PixelMetrics(
@@ -173,7 +178,7 @@ def _undefined(limits: tuple[float, ...], ranked: RankedDefects) -> PixelMetrics
         au_roc=nothing,
         average_precision=NAN,
         f1_max=NAN,
-        quartiles=dict.fromkeys(limits, Quartiles((NAN,) * 4, (NAN,) * 4, NAN)),
+        quartiles=dict.fromkeys(quartile_limits, Quartiles((NAN,) * 4, (NAN,) * 4, NAN)),
         regions=Regions(ranked.pixels.image, ranked.pixels.area, empty, empty),
         normal_pixels=ranked.ranking.normals,
         defect_pixels=ranked.pixels.scores.size,

@@ -12,8 +12,8 @@ from metrics import engine
 from metrics.buckets import sample_of
 from metrics.errors import MetricError
 from metrics.inputs import FloatArray, MapReader, check_lengths, read_mask, share_out, worker_count
-from metrics.maps import Subset
 from metrics.ranking import Ranking, check_limits
+from metrics.sizes import Regions
 
 NAN = float("nan")
 MARGIN = 1.25
@@ -49,20 +49,14 @@ class SaturatedMetrics:
 
     Attributes:
         au_spro: area under the saturated per-region overlap curve up to each FPR limit, divided by the limit.
-        image: (d,) the image of each defect; of one half of LOCO too its place among all images.
-        area: (d,) its pixels.
-        saturation: (d,) how many of them have to be found, after the corrections in ``notes``.
-        contribution: for each FPR limit (d,) the defect's own value; AU-sPRO is their mean.
+        regions: the same per defect, with its saturation after the corrections in ``notes``.
         normal_pixels: how many pixels lie in no defect.
         notes: saturations that had to be corrected and defects that were left out, by image.
         undefined: the reason for each value that is NaN, by its name (``au_spro@0.05``).
     """
 
     au_spro: Mapping[float, float]
-    image: NDArray[np.int64]
-    area: NDArray[np.int64]
-    saturation: NDArray[np.int64]
-    contribution: Mapping[float, NDArray[np.float64]]
+    regions: Regions
     normal_pixels: int
     notes: tuple[str, ...] = ()
     undefined: Mapping[str, str] = field(default_factory=dict)
@@ -110,12 +104,13 @@ def evaluate_saturated(
     """
     reader = MapReader(maps, names)
     check_lengths(reader, defects, "lists of defects")
-    return _evaluate(reader, defects, check_limits(fpr_limits), worker_count(threads))
+    return evaluate_defects(reader, defects, check_limits(fpr_limits), worker_count(threads))
 
 
-def _evaluate(
+def evaluate_defects(
     reader: MapReader, defects: Sequence[Sequence[Defect]], limits: tuple[float, ...], workers: int
 ) -> SaturatedMetrics:
+    """Evaluate what a reader reads, with arguments that have been checked; see :func:`evaluate_saturated`."""
     found: dict[int, _ImageDefects] = {}
 
     def gather(index: int) -> None:
@@ -141,12 +136,17 @@ def _evaluate(
         units_found = units[ranked.threshold_of[pixels] - first]
         sums = np.bincount(ranked.defect_of[pixels], weights=units_found, minlength=saturation.size)
         contribution[limit] = sums / saturation
+        if reason:
+            contribution[limit] = np.full(saturation.size, NAN)
     metrics = SaturatedMetrics(
         au_spro={limit: NAN if reason else float(np.mean(contribution[limit])) for limit in limits},
-        image=np.array([reader.number(index) for index in sorted(found) for _ in found[index].counted], np.int64),
-        area=np.array([area for image in images for area in image.areas], np.int64),
-        saturation=saturation,
-        contribution=contribution,
+        regions=Regions(
+            image=np.array([reader.number(index) for index in sorted(found) for _ in found[index].counted], np.int64),
+            area=np.array([area for image in images for area in image.areas], np.int64),
+            contribution=contribution,
+            overlap={},
+            saturation=saturation,
+        ),
         normal_pixels=ranking.normals,
         notes=tuple(note for image in images for note in image.notes),
     )
@@ -242,94 +242,3 @@ def _gather(reader: MapReader, index: int, defects: Sequence[Defect]) -> _ImageD
         counted.append(np.partition(pixels, first)[first:])
         areas.append(pixels.size)
     return _ImageDefects(shape, scores[anywhere], sample_of(scores).copy(), counted, areas, notes)
-
-
-@dataclass(frozen=True)
-class LocoMetrics:
-    """The two halves of MVTec LOCO, each evaluated together with all normal images, and their mean.
-
-    Attributes:
-        structural: over structural anomalies and normal images.
-        logical: over logical anomalies and normal images.
-    """
-
-    structural: SaturatedMetrics
-    logical: SaturatedMetrics
-
-    @property
-    def au_spro(self) -> dict[float, float]:
-        """The mean of both halves at each FPR limit."""
-        return {limit: (value + self.logical.au_spro[limit]) / 2 for limit, value in self.structural.au_spro.items()}
-
-    def named(self) -> dict[str, float]:
-        """Return all values under their names in records and tables (``structural/au_spro@0.05`` …)."""
-        values = {f"au_spro@{limit}": value for limit, value in self.au_spro.items()}
-        values |= {f"structural/{name}": value for name, value in self.structural.named().items()}
-        return values | {f"logical/{name}": value for name, value in self.logical.named().items()}
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What had to be corrected in either half."""
-        return (*self.structural.notes, *self.logical.notes)
-
-    @property
-    def undefined(self) -> dict[str, str]:
-        """The reason for each value that is NaN, by name."""
-        reasons: dict[str, str] = {}
-        for half, metrics in (("structural", self.structural), ("logical", self.logical)):
-            for name, reason in metrics.undefined.items():
-                reasons[f"{half}/{name}"] = reason
-                reasons[name] = f"{half}: {reason}"
-        return reasons
-
-
-def loco_halves(kinds: Sequence[str]) -> dict[str, list[int]]:
-    """Return the images of the structural and of the logical half; normal images are in both.
-
-    Args:
-        kinds: "normal", "structural" or "logical" for each image.
-
-    Raises:
-        MetricError: another kind.
-    """
-    for index, kind in enumerate(kinds):
-        if kind not in ("normal", "structural", "logical"):
-            raise MetricError(f"image {index}: the kind is 'normal', 'structural' or 'logical', not {kind!r}")
-    return {
-        half: [index for index, kind in enumerate(kinds) if kind in ("normal", half)]
-        for half in ("structural", "logical")
-    }
-
-
-def evaluate_loco(
-    maps: Sequence[NDArray[Any]] | NDArray[Any],
-    defects: Sequence[Sequence[Defect]],
-    kinds: Sequence[str],
-    fpr_limits: tuple[float, ...] = (0.05,),
-    *,
-    names: Sequence[str] | None = None,
-    threads: int | None = None,
-) -> LocoMetrics:
-    """Evaluate structural and logical anomalies apart, each with its own FPR axis.
-
-    Args:
-        maps: as for ``evaluate_saturated``.
-        defects: as for ``evaluate_saturated``.
-        kinds: "normal", "structural" or "logical" for each image.
-        fpr_limits: upper ends of the FPR axis, each in (0, 1].
-        names: a name for each image, used in messages.
-        threads: images processed at a time; None uses every core, at most 8.
-
-    Raises:
-        MetricError: as ``evaluate_saturated``, or an unknown kind.
-    """
-    reader = MapReader(maps, names)
-    check_lengths(reader, kinds, "kinds")
-    check_lengths(reader, defects, "lists of defects")
-    limits, workers = check_limits(fpr_limits), worker_count(threads)
-    return LocoMetrics(
-        *(
-            _evaluate(reader.subset(positions), Subset(defects, positions), limits, workers)
-            for positions in loco_halves(kinds).values()
-        )
-    )

@@ -14,31 +14,36 @@ QUARTILES = (0.25, 0.5, 0.75, 1.0)
 
 @dataclass(frozen=True)
 class Regions:
-    """The defect regions, in order of image and, within an image, of their first pixel.
+    """The defect regions, in order of image and, within an image, of their first pixel, or as they were annotated.
 
     Attributes:
-        image: (r,) index of the image.
+        image: (r,) index of the image; of one half of LOCO too its place among all images.
         area: (r,) number of pixels.
-        au_pro: for each FPR limit (r,) the region's own area under its overlap curve; AU-PRO is their mean.
-        overlap: for each FPR limit (r,) the share of the region found at the lowest threshold within the limit.
+        contribution: for each FPR limit (r,) the region's own area under its overlap curve, divided by the limit;
+            AU-PRO, or AU-sPRO, is their mean. NaN where that is undefined.
+        overlap: for each FPR limit (r,) the share of the region found at the lowest threshold within the limit; empty
+            for regions with a saturation.
+        saturation: (r,) how many pixels have to be found for the region to count as found, or None where all count.
         overlap_above_threshold: (r,) the share whose score exceeds the threshold that was asked for, or None.
     """
 
     image: NDArray[np.int64]
     area: NDArray[np.int64]
-    au_pro: Mapping[float, NDArray[np.float64]]
+    contribution: Mapping[float, NDArray[np.float64]]
     overlap: Mapping[float, NDArray[np.float64]]
+    saturation: NDArray[np.int64] | None = None
     overlap_above_threshold: NDArray[np.float64] | None = None
 
     def rows(
         self, names: Sequence[str] | None = None, defect_types: Sequence[str] | None = None
     ) -> list[dict[str, Any]]:
-        """Return one row per region, ready for a table.
+        """Return one row per region, ready for a table: ``au_pro@L``, or ``au_spro@L`` with a saturation, and so on.
 
         Args:
             names: a name for each image of the evaluation.
             defect_types: the type of the defects of each image of the evaluation.
         """
+        metric = "au_pro" if self.saturation is None else "au_spro"
         rows = []
         for region, (image, area) in enumerate(zip(self.image.tolist(), self.area.tolist(), strict=True)):
             row: dict[str, Any] = {"image": image, "area": area}
@@ -46,7 +51,9 @@ class Regions:
                 row["name"] = names[image]
             if defect_types is not None:
                 row["defect_type"] = defect_types[image]
-            row |= {f"au_pro@{limit}": float(values[region]) for limit, values in self.au_pro.items()}
+            if self.saturation is not None:
+                row["saturation"] = int(self.saturation[region])
+            row |= {f"{metric}@{limit}": float(values[region]) for limit, values in self.contribution.items()}
             row |= {f"overlap@{limit}": float(values[region]) for limit, values in self.overlap.items()}
             if self.overlap_above_threshold is not None:
                 row["overlap_above_threshold"] = float(self.overlap_above_threshold[region])

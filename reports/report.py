@@ -11,6 +11,7 @@ from reports.content.selection import Selection, read_runs
 from reports.errors import ReportError
 from reports.rendering import latex, markdown
 from reports.rendering.delimited import cells_csv, definitions_csv, means_csv, metrics_csv
+from reports.rendering.figures.draw import draw
 from reports.rendering.figures.style import encode
 from results.atomic import write_atomically
 
@@ -89,7 +90,7 @@ def _figures(document: Document, formats: Collection[str]) -> dict[str, bytes]:
     files: dict[str, bytes] = {}
     for section in document.sections:
         for picture in section.figures:
-            figure = picture.draw()
+            figure = draw(picture.shows)
             files |= {f"{picture.stem}.{kind}": encode(figure, kind) for kind in kinds}
     return files
 

@@ -12,11 +12,23 @@ from results.record import SCHEMA_VERSION, Record
 
 Migration = Callable[[dict[str, Any]], dict[str, Any]]
 
+
+def _name_tf32(document: dict[str, Any]) -> dict[str, Any]:
+    """Version 3 added what is known of a fit apart from its evaluation, and said whether a GPU may use TF32.
+
+    Until then nothing kept a GPU's convolutions from it, as is the default of PyTorch.
+    """
+    if not str(document.get("environment", {}).get("device", "")).startswith("cuda"):
+        return {**document, "schema_version": 3}
+    return {**document, "schema_version": 3, "tf32": True, "deviations": [*document.get("deviations", []), "TF32"]}
+
+
 # Version n to the function that makes version n + 1 of it. A new schema version adds one line here and one golden
 # file of the version before to the tests.
 MIGRATIONS: Mapping[int, Migration] = {
     # Version 2 added what only an evaluation of given maps has, all of it optional.
     1: lambda document: {**document, "schema_version": 2},
+    2: _name_tf32,
 }
 
 

@@ -5,9 +5,10 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-SCHEMA_VERSION: Literal[2] = 2
+SCHEMA_VERSION: Literal[3] = 3
 
 Scalar = bool | int | float | str | None
+Precision = Literal["fp32", "bf16", "fp16"]
 
 
 class _Strict(BaseModel):
@@ -125,6 +126,8 @@ class Record(_Strict):
 
     Attributes:
         key: SHA-256 over everything that determines the result, hexadecimal.
+        fit_key: SHA-256 over what of it determines the fitted detector: neither test images nor metrics; ``None``
+            where that is not known, as of maps from elsewhere.
         status: ``failed`` if and only if ``failure`` says why.
         method: Name in the registry.
         title: The method as tables print it.
@@ -133,6 +136,9 @@ class Record(_Strict):
         config: The method's options, all of them.
         preset: The named option set the user chose, if any.
         deviations: What distinguishes the row from the paper's configuration, one phrase each.
+        precision: That the networks predict in.
+        tf32: Whether a GPU may round the factors of float32 products to 10 bits (TensorFloat-32).
+        implementation: Which of several equivalent paths were taken, such as ``{"training step": "fast"}``.
         protocol: The protocol's rules.
         protocol_hash: Their SHA-256.
         photographs: What a pretraining penalty took its images from; ``None`` without one.
@@ -145,11 +151,13 @@ class Record(_Strict):
         images: Per-image scores; empty for a failed cell.
         notes: What the evaluation had to correct in the ground truth, one phrase per image or defect.
         maps: Where the anomaly maps came from; ``None`` if from this cell.
+        model: SHA-256 of the fitted detector's ``model.safetensors``; ``None`` if it was not kept.
         command: The command line that made it.
     """
 
-    schema_version: Literal[2] = SCHEMA_VERSION
+    schema_version: Literal[3] = SCHEMA_VERSION
     key: str
+    fit_key: str | None = None
     status: Literal["ok", "failed"]
     method: str
     title: str
@@ -160,6 +168,9 @@ class Record(_Strict):
     config: dict[str, Scalar | list[Scalar]]
     preset: str | None = None
     deviations: list[str] = Field(default_factory=list)
+    precision: Precision = "fp32"
+    tf32: bool = False
+    implementation: dict[str, str] = Field(default_factory=dict)
     weights: list[Weights] = Field(default_factory=list)
     photographs: str | None = None
     protocol: dict[str, Scalar | list[Scalar]]
@@ -173,6 +184,7 @@ class Record(_Strict):
     images: list[ImageResult] = Field(default_factory=list)
     notes: list[str] = Field(default_factory=list)
     maps: MapsSource | None = None
+    model: str | None = None
     timings: Timings | None = None
     failure: Failure | None = None
     environment: Environment

@@ -1,34 +1,46 @@
 """``bench datasets``: which collections and scenarios there are."""
 
-from pathlib import Path
+from dataclasses import dataclass, field
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-from rich.text import Text
-
-from bench.datasets.cache import Cache, default_cache_directory
-from bench.datasets.demo import DEMO, DEMO_SCENARIOS
-from bench.options import default_data_root
+from bench.commands.flags import console
+from bench.options import DataRoot, default_data_root
 
 
-def list_datasets(data_root: Path | None, console: Console) -> None:
-    """Print the collections under the data root with their scenarios and coverage."""
+@dataclass(frozen=True)
+class DatasetsOptions:
+    """Everything that ``bench datasets`` takes.
+
+    Attributes:
+        data_root: Folder of the collections.
+    """
+
+    data_root: DataRoot = field(default_factory=default_data_root)
+
+
+def datasets(options: DatasetsOptions) -> int:
+    """List the collections and scenarios under the data root."""
+    from rich.markup import escape
+    from rich.table import Table
+    from rich.text import Text
+
+    from bench.datasets.cache import Cache, default_cache_directory
+    from bench.datasets.demo import DEMO, DEMO_SCENARIOS
     from bench.datasets.selection import list_collections
 
-    root = data_root or default_data_root()
-    found = list_collections(root, Cache(default_cache_directory()))
-    console.print(f"Data root: {escape(str(root))}{'' if root.is_dir() else ' (does not exist)'}", highlight=False)
+    terminal, root = console(), options.data_root
+    collections = list_collections(root, Cache(default_cache_directory()))
+    terminal.print(f"Data root: {escape(str(root))}{'' if root.is_dir() else ' (does not exist)'}", highlight=False)
     table = Table()
     for head in ("Collection", "Title", "Coverage", "Scenarios"):
         table.add_column(head)
-    for collection, scenarios, coverage in found:
+    for collection, scenarios, coverage in collections:
         table.add_row(*map(Text, (collection.name, collection.title, coverage, ", ".join(scenarios))))
     table.add_row(DEMO.name, DEMO.title, "embedded", ", ".join(DEMO_SCENARIOS))
-    console.print(table)
-    if not found:
-        console.print(
+    terminal.print(table)
+    if not collections:
+        terminal.print(
             "Nothing found: point --data-root or BENCH_DATA at a folder with <collection>/<scenario>/train/good, or "
             "use --datasets demo, which needs no data.",
             highlight=False,
         )
+    return 0

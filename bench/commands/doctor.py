@@ -5,28 +5,33 @@ import os
 import platform
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
-from bench.datasets.cache import Cache, default_cache_directory
+from bench.commands.flags import console
 from bench.errors import user_errors
-from bench.machine.devices import usable_cores
-from bench.machine.environment import cpu_features, cpu_name, driver_version, package_versions
-from bench.options import default_data_root
-from bench.plan import weights_folder
-from methods.common.torchvision_import import import_torchvision
+from bench.options import DataRoot, WeightsDir, default_data_root
+from methods.weights.files import default_weights_directory
 
 _STYLE = {"ok": "green", "missing": "red", "note": "yellow"}
 _FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16")
 BF16_PAYS = 1.5
-"""Speed of bf16 products from which they pay: Winograd's algorithm, which shortens the whole of an fp32 training step,
-shortens only the backward pass of one in bf16."""
+"""Speed of bf16 products from which they pay: a training step in fp32 has Winograd's algorithm to shorten it."""
+
+
+@dataclass(frozen=True)
+class DoctorOptions:
+    """Everything that ``bench doctor`` takes.
+
+    Attributes:
+        data_root: Folder of the collections.
+        weights_dir: Where downloaded weights are kept.
+    """
+
+    data_root: DataRoot = field(default_factory=default_data_root)
+    weights_dir: WeightsDir = field(default_factory=default_weights_directory)
 
 
 @dataclass(frozen=True)
@@ -46,26 +51,33 @@ class Finding:
     remedy: str = ""
 
 
-def doctor(data_root: Path | None, weights_dir: Path | None, console: Console) -> None:
-    """Print what was found and what to do about each missing piece."""
-    findings = list(examine(data_root or default_data_root(), weights_folder(weights_dir)))
+def doctor(options: DoctorOptions) -> int:
+    """Say what is installed, which devices, weights and data are found, and what to do about what is missing."""
+    from rich.table import Table
+    from rich.text import Text
+
+    terminal = console()
+    findings = list(examine(options.data_root, options.weights_dir))
     table = Table()
     for head in ("", "What", "Found"):
         table.add_column(head, overflow="fold")
     for finding in findings:
         state = Text(finding.state, style=_STYLE[finding.state])
         table.add_row(state, Text(finding.what), Text(finding.found))
-    console.print(table)
+    terminal.print(table)
     remedies = [finding for finding in findings if finding.remedy]
     if remedies:
-        console.print(Text("\nWhat to do", style="bold"))
+        terminal.print(Text("\nWhat to do", style="bold"))
     for finding in remedies:  # below the table, whose columns would cut the URLs and paths that are to be copied
         what = Text(finding.what, style=_STYLE[finding.state])
-        console.print(Text.assemble(what, ": ", finding.remedy), soft_wrap=True)
+        terminal.print(Text.assemble(what, ": ", finding.remedy), soft_wrap=True)
+    return 0
 
 
 def examine(data_root: Path, weights_dir: Path) -> Iterator[Finding]:
     """Examine packages, machine, weights, cache and data, in this order."""
+    from bench.datasets.cache import default_cache_directory
+
     yield from _packages()
     yield from _machine()
     yield from _weights(weights_dir)
@@ -74,6 +86,9 @@ def examine(data_root: Path, weights_dir: Path) -> Iterator[Finding]:
 
 
 def _packages() -> Iterator[Finding]:
+    from bench.machine.environment import package_versions
+    from methods.common.torchvision_import import import_torchvision
+
     versions = package_versions()
     shown = ", ".join(f"{name} {versions[name]}" for name in ("torch", "torchvision", "numpy") if name in versions)
     yield Finding("ok", "Python", f"{platform.python_version()}, {shown}")
@@ -91,6 +106,8 @@ def _packages() -> Iterator[Finding]:
 
 
 def _faiss() -> Finding:
+    from bench.machine.environment import driver_version
+
     try:
         faiss = importlib.import_module("faiss")
     except ImportError as error:
@@ -103,6 +120,20 @@ def _faiss() -> Finding:
         return Finding("ok", "faiss", "on the CPU")
     remedy = "To search on the GPU: pip uninstall faiss-cpu, then pip install anomaly-bench[gpu]."
     return Finding("note", "faiss", "on the CPU", remedy)
+
+
+def bf16_on_cpu() -> Finding:
+    """Whether bfloat16 is worth while on this CPU, if it has instructions for it at all."""
+    from methods.common.precision import cpu_features, lacks_instructions
+
+    what = "bf16 on the CPU"
+    if lacks_instructions("bf16", cpu_features()):
+        return Finding("note", what, "not supported by this CPU", "Keep precision fp32.")
+    speed = _bf16_speed()
+    found = f"matrix products {speed:.1f} times as fast as in fp32"
+    if speed < BF16_PAYS:
+        return Finding("note", what, found, "Keep precision fp32: bf16 would be slower.")
+    return Finding("ok", what, found)
 
 
 def _bf16_speed() -> float:
@@ -125,14 +156,13 @@ def _machine() -> Iterator[Finding]:
     import psutil
     import torch
 
+    from bench.machine.devices import usable_cores
+    from bench.machine.environment import cpu_name, driver_version
+    from methods.common.precision import cpu_features
+
     features = [name for name in _FEATURES if name in cpu_features()]
     yield Finding("ok", "CPU", f"{cpu_name()}, {usable_cores()} cores, {', '.join(features) or 'no known features'}")
-    speed = _bf16_speed()
-    found = f"matrix products {speed:.1f} times as fast as in fp32"
-    if speed < BF16_PAYS:
-        yield Finding("note", "bf16 on the CPU", found, "Keep precision=fp32: bf16 would be slower.")
-    else:
-        yield Finding("ok", "bf16 on the CPU", found)
+    yield bf16_on_cpu()
     memory = psutil.virtual_memory()
     yield Finding("ok", "memory", f"{memory.available / 2**30:.0f} of {memory.total / 2**30:.0f} GiB free")
     if torch.cuda.is_available():
@@ -151,9 +181,10 @@ def _machine() -> Iterator[Finding]:
 
 def _weights(weights_dir: Path) -> Iterator[Finding]:
     """Look whether each method's weights are there, without downloading any."""
-    from methods.common.backbones import BACKBONES
+    from methods.config import make_config
     from methods.efficientad.teachers import PUBLIC_TEACHERS
-    from methods.registry import load_method, make_config, method_names
+    from methods.registry import load_method, method_names
+    from methods.weights.catalogue import BACKBONES
 
     for name in method_names():
         try:
@@ -185,6 +216,7 @@ def _writable(what: str, folder: Path, remedy: str) -> Finding:
 
 
 def _data(data_root: Path) -> Iterator[Finding]:
+    from bench.datasets.cache import Cache, default_cache_directory
     from bench.datasets.selection import list_collections
 
     remedy = "Point --data-root or BENCH_DATA at the folder of your collections; --datasets demo needs none."

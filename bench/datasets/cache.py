@@ -14,16 +14,12 @@ from pathlib import Path
 from typing import IO
 
 from bench.errors import DataError
+from methods.weights.files import default_cache_directory as default_cache_directory
 
 _log = logging.getLogger(__name__)
 
 _SETTLED_NS = 2_000_000_000
 """A file changed less than this ago could change again within its time stamp's resolution."""
-
-
-def default_cache_directory() -> Path:
-    """``$BENCH_CACHE``, else ``~/.cache/anomaly-bench``."""
-    return Path(os.environ.get("BENCH_CACHE") or Path.home() / ".cache" / "anomaly-bench")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bench.datasets.images import read_image
-from bench.datasets.scenario import DEFECTS_CONFIG, TestImage, expected_mask
+from bench.datasets.scenario import TestImage, expected_mask
 from bench.errors import DataError
 from metrics import Defect, saturation_pixels
 
@@ -59,7 +59,9 @@ def read_defects(image: TestImage, size: tuple[int, int]) -> list[Defect]:
     if not image.anomalous:
         return []
     masks = _masks_of(image)
-    rules = _saturation_rules(image.path.parents[2] / DEFECTS_CONFIG)
+    if image.saturation is None:
+        raise ValueError(f"{image.name} has no saturation thresholds: its ground truth is one mask, see read_mask")
+    rules = _saturation_rules(image.saturation)
     regions = []
     for path in masks:
         levels = _read_levels(path, image, size)
@@ -68,8 +70,8 @@ def read_defects(image: TestImage, size: tuple[int, int]) -> list[Defect]:
             continue
         if len(values) > 1 or values[0] not in rules:
             raise DataError(
-                f"mask {path} holds the values {_listed(values)}: expected 0 and one pixel value of {DEFECTS_CONFIG} "
-                f"({_listed(sorted(rules))})"
+                f"mask {path} holds the values {_listed(values)}: expected 0 and one pixel value of "
+                f"{image.saturation.name} ({_listed(sorted(rules))})"
             )
         mask = levels > 0
         threshold, relative = rules[values[0]]

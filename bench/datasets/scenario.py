@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -10,9 +11,6 @@ from pathlib import Path
 from bench.datasets.cache import Cache, default_cache_directory
 from bench.errors import DataError
 from results.record import Collection
-
-DEFECTS_CONFIG = "defects_config.json"
-"""LOCO form: which pixel value of a mask means which defect, and the defect's saturation threshold."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +24,7 @@ class TestImage:
         anomalous: From the folder, never from the mask: a mask may be empty.
         masks: Its ground truth files. One file; in LOCO form one per defect region; none for a normal image, or where
             the ground truth is missing.
-        saturated: Its ground truth is in LOCO form.
+        saturation: The file that says how many pixels of a defect are enough (LOCO form); ``None`` where all count.
     """
 
     __test__ = False  # not a test case, whatever pytest makes of the name
@@ -36,7 +34,12 @@ class TestImage:
     defect: str
     anomalous: bool
     masks: tuple[Path, ...] = ()
-    saturated: bool = False
+    saturation: Path | None = None
+
+    @property
+    def saturated(self) -> bool:
+        """Its ground truth is in LOCO form: regions may overlap and have saturation thresholds."""
+        return self.saturation is not None
 
 
 @dataclass(frozen=True)
@@ -49,9 +52,10 @@ class Scenario:
         train: Normal images to fit on, the validation images included where the scenario has no own ones.
         validation: Its own normal validation images (MVTec LOCO), else empty.
         test: All test images.
-        saturated: The ground truth is in LOCO form: regions may overlap and have saturation thresholds.
+        saturation: The file with the saturation thresholds of its defects (LOCO form); ``None`` without any.
         note: What every table must say of it; ``None`` if nothing.
-        folder: What the names in the fingerprint are relative to.
+        layout: Dotted name of the module that has read it from its folder; empty if none has.
+        folder: What the names in the fingerprints are relative to.
         cache: Where file digests are remembered.
     """
 
@@ -60,8 +64,9 @@ class Scenario:
     train: tuple[Path, ...]
     validation: tuple[Path, ...]
     test: tuple[TestImage, ...]
-    saturated: bool = False
+    saturation: Path | None = None
     note: str | None = None
+    layout: str = ""
     folder: Path = field(default=Path(), compare=False)
     cache: Cache = field(default_factory=lambda: Cache(default_cache_directory()), compare=False, repr=False)
 
@@ -70,6 +75,16 @@ class Scenario:
         """``collection/name``."""
         return f"{self.collection.name}/{self.name}"
 
+    @property
+    def saturated(self) -> bool:
+        """The ground truth is in LOCO form: regions may overlap and have saturation thresholds."""
+        return self.saturation is not None
+
+    @property
+    def names(self) -> list[str]:
+        """Of the test images, in their order."""
+        return [image.name for image in self.test]
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over the relative names and the contents of all images and ground truth, 64 hexadecimal digits.
@@ -77,14 +92,50 @@ class Scenario:
         Raises:
             DataError: A file cannot be read.
         """
+        return _sha256(sorted(f"{self._relative(path)}\0{digest}\n" for path, digest in self._digests))
+
+    @cached_property
+    def train_fingerprint(self) -> str:
+        """SHA-256 over what a detector is fitted and calibrated on, in this order: names, contents and which is which.
+
+        Raises:
+            DataError: A file of the scenario cannot be read.
+        """
+        return self._fingerprint_of(
+            [*(("train", path) for path in self.train), *(("validation", path) for path in self.validation)]
+        )
+
+    @cached_property
+    def test_fingerprint(self) -> str:
+        """SHA-256 over the test images and their ground truth, in this order: names, contents and what belongs to what.
+
+        Raises:
+            DataError: A file of the scenario cannot be read.
+        """
+        files = [
+            (f"{image.name}\0{image.defect}\0{image.anomalous}", path)
+            for image in self.test
+            for path in (image.path, *image.masks)
+        ]
+        return self._fingerprint_of([*files, *([("saturation", self.saturation)] if self.saturation else [])])
+
+    def _fingerprint_of(self, files: Sequence[tuple[str, Path]]) -> str:
+        """SHA-256 over the relative names and contents of files, each with what it is to the scenario."""
+        digests = dict(self._digests)
+        return _sha256(f"{role}\0{self._relative(path)}\0{digests[path]}\n" for role, path in files)
+
+    def _relative(self, path: Path) -> str:
+        return Path(os.path.relpath(path, self.folder)).as_posix()
+
+    @cached_property
+    def _digests(self) -> list[tuple[Path, str]]:
+        """Every file with the SHA-256 of its content."""
         files = [*self.train, *self.validation]
         for image in self.test:
             files += [image.path, *image.masks]
-        if self.saturated:
-            files.append(self.folder / DEFECTS_CONFIG)
-        names = [Path(os.path.relpath(path, self.folder)).as_posix() for path in files]
-        lines = sorted(f"{name}\0{digest}\n" for name, digest in zip(names, self.cache.digests(files), strict=True))
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
+        if self.saturation is not None:
+            files.append(self.saturation)
+        return list(zip(files, self.cache.digests(files), strict=True))
 
     def check(self) -> None:
         """Make sure, from the file names, that a detector can be fitted on this scenario and evaluated.
@@ -124,6 +175,10 @@ class Scenario:
 
     def _error(self, what: str, remedy: str) -> DataError:
         return DataError(f"scenario {self.id} {what} ({self.folder}): {remedy}")
+
+
+def _sha256(lines: Iterable[str]) -> str:
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def expected_mask(image: TestImage) -> str:

@@ -1,73 +1,52 @@
-"""Worker processes, one per slot, reused; one that dies costs one cell and is replaced."""
+"""Worker processes on this machine, one per slot, reused; one that dies costs one cell and is replaced."""
 
 import multiprocessing
 import os
 import signal
-import sys
 import threading
-import time
-import traceback
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from multiprocessing import resource_tracker
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+from bench.execution.protocol import CellTask, Ended, Event, Progressed, Started
+from bench.execution.worker import serve
 from bench.machine.devices import Slot
-from bench.machine.memory import keep_freed_memory
 
-if TYPE_CHECKING:  # they load torch, which a starting worker must not do before it has set its threads
-    from bench.cell import Measurement
-    from bench.datasets.cache import Cache
-    from bench.plan import Cell
-    from methods.detector import Progress
+if TYPE_CHECKING:
+    from bench.cells import Cell
     from results.record import Failure
 
-_REPORT_INTERVAL = 0.2
 _LOG_LINES = 40
 _LOG_BYTES = 16_000
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
-_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc")
 
 
-@dataclass(frozen=True, eq=False)
-class Event:
-    """Something that happened to a cell.
-
-    Attributes:
-        slot: Where.
-        cell: Which.
-        what: ``None`` when it started, its progress, or its outcome.
-    """
-
-    slot: Slot
-    cell: "Cell"
-    what: "Progress | Measurement | Failure | None"
-
-
-class Workers:
-    """Runs cells in worker processes.
+class LocalWorkers:
+    """Runs cells in worker processes of this machine; an :class:`bench.execution.protocol.Executor`.
 
     Args:
         slots: One worker each.
         logs: Folder for what the workers print, one file each.
-        cache: Where decoded images are kept.
-        keep_maps: Return each cell's anomaly maps too.
+        task: What they do with a cell.
     """
 
-    def __init__(self, slots: Sequence[Slot], logs: Path, cache: "Cache", *, keep_maps: bool) -> None:
+    def __init__(self, slots: Sequence[Slot], logs: Path, task: CellTask) -> None:
         self._slots = slots
         self._logs = logs
-        self._settings = cache, keep_maps
+        self._task = task
 
     def run(self, cells: "Sequence[Cell]") -> Generator[Event]:
-        """Run the cells and yield what happens to them, outcomes as soon as they are there.
+        """Run the cells and yield what happens to them, each end as soon as it is there.
 
         When the iterator is closed or an exception passes through, the workers are killed with what they were doing.
+
+        Raises:
+            ResultError: A record cannot be written, for example because the disk is full.
         """
         waiting = deque(cells)
         workers: dict[Slot, _Worker] = {}
@@ -76,10 +55,8 @@ class Workers:
                 for slot in self._slots:
                     worker = workers.get(slot)
                     if waiting and (worker is None or worker.cell is None):
-                        worker = workers[slot] = worker or _Worker(slot, self._logs, *self._settings)
-                        worker.start(waiting.popleft())
-                        assert worker.cell is not None
-                        yield Event(slot, worker.cell, None)
+                        worker = workers[slot] = worker or _Worker(slot, self._logs, self._task)
+                        yield worker.start(waiting.popleft())
                 busy = [worker for worker in workers.values() if worker.cell]
                 wait([*(worker.connection for worker in busy), *(worker.process.sentinel for worker in busy)])
                 for worker in busy:
@@ -94,46 +71,53 @@ class Workers:
 class _Worker:
     """The parent's side of one worker process."""
 
-    def __init__(self, slot: Slot, logs: Path, cache: "Cache", keep_maps: bool) -> None:
+    def __init__(self, slot: Slot, logs: Path, task: CellTask) -> None:
         self.slot = slot
         self.cell: Cell | None = None
         self.retired = False
+        self._task = task
         self._log = logs / f"worker-{slot.index}.log"
         self._log_start = 0
         # Fork would copy threads' locks and the CUDA state in whatever condition they are.
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        arguments = (theirs, slot, self._log, cache, keep_maps)
-        self.process: BaseProcess = context.Process(target=_serve, args=arguments, daemon=True)
+        self.process: BaseProcess = context.Process(target=serve, args=(theirs, slot, self._log, task), daemon=True)
         with _quiet_start(slot):
             self.process.start()
         theirs.close()
 
-    def start(self, cell: "Cell") -> None:
+    def start(self, cell: "Cell") -> Started:
         """Hand the worker a cell."""
         self.cell = cell
         self._log_start = self._log.stat().st_size if self._log.exists() else 0
         with suppress(OSError):  # it has died in between: its sentinel says so
             self.connection.send(cell)
+        return Started(self.slot, cell)
 
     def events(self) -> Iterator[Event]:
-        """What the worker has said since last time; that it died, if it did."""
-        from methods.detector import Progress
-        from results.record import Failure
+        """What the worker has said since last time; that it died, if it did.
 
-        assert self.cell is not None
+        Raises:
+            ResultError: It could not write a record.
+        """
+        from methods.detector import Progress
+
         try:
             while self.cell and self.connection.poll():
-                what, cell = self.connection.recv(), self.cell
-                if not isinstance(what, Progress):
-                    self.cell = None
-                    self.retired = isinstance(what, Failure) and what.kind == "memory"
-                yield Event(self.slot, cell, what)
+                message, cell = self.connection.recv(), self.cell
+                if isinstance(message, Progress):
+                    yield Progressed(self.slot, cell, message)
+                    continue
+                if isinstance(message, Exception):
+                    raise message
+                self.cell = None
+                self.retired = message.failure is not None and message.failure.kind == "memory"
+                yield Ended(self.slot, cell, message)
         except (EOFError, OSError):
             self.process.join(5)
         if self.cell and not self.process.is_alive():
             cell, self.cell, self.retired = self.cell, None, True
-            yield Event(self.slot, cell, self._death())
+            yield Ended(self.slot, cell, self._task.record_death(cell, self.slot, self._death()))
 
     def stop(self) -> None:
         """End the process, whatever it is doing."""
@@ -208,83 +192,3 @@ def log_tail(log: Path, start: int) -> str:
     except OSError:
         return ""
     return "\n".join(text.splitlines()[-_LOG_LINES:])
-
-
-def failure_of(error: BaseException) -> "Failure":
-    """Why a cell failed, from the exception that ended it."""
-    from bench.errors import user_errors
-    from results.record import Failure
-
-    text = str(error).strip()
-    kind: Literal["error", "memory", "bug"] = "bug"
-    if isinstance(error, MemoryError) or any(sign in text.lower() for sign in _OUT_OF_MEMORY):
-        kind = "memory"
-    elif isinstance(error, user_errors()):
-        return Failure(kind="error", reason=text.splitlines()[0] if text else type(error).__name__, log_tail=text)
-    first = text.splitlines()[0] if text else "no message"
-    reason = f"out of memory: {first}" if kind == "memory" else f"{type(error).__name__}: {first}"
-    return Failure(kind=kind, reason=reason, log_tail="".join(traceback.format_exception(error)[-20:]))
-
-
-def _serve(connection: Connection, slot: Slot, log: Path, cache: "Cache", keep_maps: bool) -> None:
-    """The worker process: receive a cell, run it, send what came of it, until the parent is gone."""
-    _prepare(slot, log)
-    from bench.cell import measure
-    from methods.detector import Progress
-    from metrics import warm_up
-    from results.record import Failure
-
-    warm_up()  # of which no cell's time shall hold anything
-    last = 0.0
-
-    def report(progress: Progress) -> None:
-        nonlocal last
-        if time.monotonic() - last > _REPORT_INTERVAL or progress.done in (0, progress.total):
-            last = time.monotonic()
-            connection.send(progress)
-
-    while True:
-        try:
-            cell = connection.recv()
-        except EOFError:
-            return
-        try:
-            outcome: Measurement | Failure = measure(cell, slot, cache, report, keep_maps=keep_maps)
-        except Exception as error:
-            with suppress(OSError):  # the disk is full
-                traceback.print_exc()
-            outcome = failure_of(error)
-        connection.send(outcome)
-        if isinstance(outcome, Failure) and outcome.kind == "memory":
-            return  # whatever still holds the memory goes with the process
-
-
-def _prepare(slot: Slot, log: Path) -> None:
-    """Set up signals, output and threads, before anything heavy is imported."""
-    import faulthandler
-
-    # Ctrl-C reaches the whole process group; the parent decides.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what deterministic matrix products need
-
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    os.close(descriptor)
-    sys.stdout = os.fdopen(1, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)
-    sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)
-    faulthandler.enable(sys.stderr)
-
-    keep_freed_memory()
-    import torch
-
-    torch.set_num_threads(slot.threads)
-
-
-def _end_with(parent: BaseProcess) -> None:
-    """End this process at once when the parent dies, even by SIGKILL: its sentinel closes."""
-    parent.join()
-    os._exit(1)

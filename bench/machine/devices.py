@@ -29,6 +29,11 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def make_products_deterministic() -> None:
+    """Let cuBLAS compute the same product alike each time; call it before anything runs on a GPU."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+
 def choose_slots(device: str, workers: int | None) -> list[Slot]:
     """Share devices and CPU cores out to worker processes.
 

@@ -5,33 +5,28 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
+from collections.abc import Iterable
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 from bench.machine.devices import Slot
 from results.record import Environment
 
-PACKAGES = (
-    "anomaly-bench",
-    "faiss-cpu",
-    "faiss-gpu-cu12",
-    "FrEIA",
-    "numba",
-    "numpy",
-    "pillow",
-    "scikit-image",
-    "scipy",
-    "timm",
-    "torch",
-    "torchvision",
-)
-"""Those whose version may change a result."""
+DISTRIBUTION = "anomaly-bench"
+_FOR_DEVELOPERS = re.compile(r"""extra\s*==\s*["'](dev|benchmarks)["']""")
+_REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-def environment(slot: Slot) -> Environment:
-    """Describe where the cells of one worker run."""
-    commit, dirty = git_state(Path(__file__).resolve().parents[2])
+def environment(slot: Slot, packages: Iterable[str] = ()) -> Environment:
+    """Describe where the cells of one worker run.
+
+    Args:
+        slot: Of the worker.
+        packages: Installed packages that matter besides those which this one requires, such as a method's own.
+    """
+    commit, dirty = git_state(_REPOSITORY)
     gpu = gpu_name(slot.device) if slot.device != "cpu" else None
     return Environment(
         platform=platform.platform(),
@@ -41,22 +36,33 @@ def environment(slot: Slot) -> Environment:
         device=slot.device,
         gpu=gpu,
         driver=driver_version() if gpu else None,
-        packages=package_versions(),
+        packages=package_versions(*packages),
         git_commit=commit,
         git_dirty=dirty,
     )
 
 
 @cache
-def package_versions() -> dict[str, str]:
-    """Version of each package of ``PACKAGES`` that is installed."""
-    found = {}
-    for name in PACKAGES:
+def package_versions(*more: str) -> dict[str, str]:
+    """Version of this package, of what it requires, extras included, and of ``more``, as far as they are installed."""
+    versions = {}
+    for name in sorted({DISTRIBUTION, *_requirements(), *more}, key=str.lower):
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
+
+
+def _requirements() -> list[str]:
+    """Names of the packages that this one requires, its extras for users included."""
+    try:
+        stated = requires(DISTRIBUTION) or []
+    except PackageNotFoundError:  # run from its source folder
+        project = tomllib.loads((_REPOSITORY / "pyproject.toml").read_text())["project"]
+        extras = project["optional-dependencies"]
+        stated = [*project["dependencies"], *extras["cpu"], *extras["gpu"], *extras["openvino"]]
+    return [re.split(r"[^A-Za-z0-9._-]", line)[0] for line in stated if not _FOR_DEVELOPERS.search(line)]
 
 
 @cache
@@ -67,16 +73,6 @@ def cpu_name() -> str:
     except OSError:
         match = None
     return match[1] if match else platform.processor() or platform.machine()
-
-
-@cache
-def cpu_features() -> frozenset[str]:
-    """Instruction sets as Linux names them (``avx512_bf16``, ``amx_tile``); empty where they are not known."""
-    try:
-        match = re.search(r"^flags\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    except OSError:
-        match = None
-    return frozenset(match[1].split()) if match else frozenset()
 
 
 def gpu_name(device: str) -> str:

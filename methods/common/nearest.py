@@ -1,6 +1,5 @@
-"""Exact nearest-neighbour search in a memory bank, by faiss or by torch."""
+"""Exact nearest-neighbour search in a memory bank: by torch, or by faiss as an alternative."""
 
-from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -8,68 +7,78 @@ from torch import Tensor
 
 from methods.errors import MethodError
 
-Search = Literal["auto", "faiss", "torch"]
+Search = Literal["torch", "faiss"]
+CHUNK = 2**13
+"""Queries compared with the bank at a time: bounds the distance matrix."""
 
 
-class NearestNeighbours:
-    """Squared Euclidean distances from queries to their nearest vectors of a memory bank.
+def nearest_distances(queries: Tensor, bank: Tensor, bank_squares: Tensor, neighbours: int = 1) -> Tensor:
+    """Squared Euclidean distances of queries to their nearest vectors of a memory bank.
+
+    Args:
+        queries: float32 (Q, D).
+        bank: float32 (M, D), on the same device.
+        bank_squares: Squared length of each vector of the bank, (M,).
+        neighbours: How many; all M if there are fewer.
+
+    Returns:
+        float32 (Q, neighbours), ascending, at least 0.
+    """
+    neighbours = min(neighbours, len(bank))
+    distances = []
+    for chunk in queries.split(CHUNK):
+        # The query's own square is the same for all vectors: it is added after the search.
+        relative = torch.addmm(bank_squares, chunk, bank.T, alpha=-2)
+        nearest = relative.topk(neighbours, largest=False).values if neighbours > 1 else relative.amin(1, True)
+        distances.append((nearest + chunk.square().sum(1, keepdim=True)).clamp_min(0))
+    return torch.cat(distances)
+
+
+def check_faiss(device: torch.device) -> None:
+    """Refuse to search by faiss where that is impossible.
+
+    Raises:
+        MethodError: faiss is not installed, or the installed one does not support the device.
+    """
+    try:
+        import faiss
+    except ImportError as error:
+        raise MethodError(
+            "search=faiss needs the package faiss, which is not installed\n"
+            "  Install anomaly-bench[cpu] or, for NVIDIA GPUs, anomaly-bench[gpu]; or set search=torch: it finds the\n"
+            "  same distances."
+        ) from error
+    if device.type != "cpu" and not (device.type == "cuda" and hasattr(faiss, "StandardGpuResources")):
+        raise MethodError(
+            f"the installed faiss cannot search on {device}\n  Install anomaly-bench[gpu], or set search=torch."
+        )
+
+
+class FaissSearch:
+    """A memory bank as an index of faiss: the distances of :func:`nearest_distances` up to float32 rounding.
 
     Args:
         bank: float32 (M, D), on the device where the search shall run.
-        search: ``faiss``, ``torch``, or ``auto``: faiss where it supports the bank's device, else torch. The
-            distances are the same up to float32 rounding.
 
     Raises:
-        MethodError: ``faiss`` was asked for but does not support the device.
+        MethodError: As :func:`check_faiss`.
     """
 
-    def __init__(self, bank: Tensor, search: Search = "auto") -> None:
-        self.bank = bank
-        supported = bank.device.type == "cpu" or (bank.device.type == "cuda" and _faiss_has_gpu())
-        if search == "faiss" and not supported:
-            raise MethodError(
-                f"the installed faiss cannot search on {bank.device}; install faiss-gpu, or set search=torch"
-            )
-        self._search: Callable[[Tensor, int], Tensor] = (
-            _faiss_search(bank) if supported and search != "torch" else self._torch_search
-        )
-        self._squares = bank.square().sum(1)
+    def __init__(self, bank: Tensor) -> None:
+        check_faiss(bank.device)
+        import faiss
+        import faiss.contrib.torch_utils  # lets an index take and return tensors
+
+        self._index: Any
+        if bank.device.type == "cuda":
+            options = faiss.GpuIndexFlatConfig()
+            options.device = bank.device.index or 0
+            self._index = faiss.GpuIndexFlatL2(faiss.StandardGpuResources(), bank.shape[1], options)
+        else:
+            self._index = faiss.IndexFlatL2(bank.shape[1])
+        self._index.add(bank.contiguous())
 
     def __call__(self, queries: Tensor, neighbours: int = 1) -> Tensor:
         """Squared distances of float32 queries (Q, D) to their nearest vectors, (Q, neighbours), ascending."""
-        return self._search(queries, min(neighbours, len(self.bank)))
-
-    def _torch_search(self, queries: Tensor, neighbours: int) -> Tensor:
-        distances = []
-        for chunk in queries.split(2**13):  # bounds the distance matrix
-            # The query's own square is the same for all vectors: it is added after the search.
-            relative = torch.addmm(self._squares, chunk, self.bank.T, alpha=-2)
-            nearest = relative.topk(neighbours, largest=False).values if neighbours > 1 else relative.amin(1, True)
-            distances.append((nearest + chunk.square().sum(1, keepdim=True)).clamp_min(0))
-        return torch.cat(distances)
-
-
-def _faiss_has_gpu() -> bool:
-    import faiss
-
-    return hasattr(faiss, "StandardGpuResources")
-
-
-def _faiss_search(bank: Tensor) -> Callable[[Tensor, int], Tensor]:
-    import faiss
-    import faiss.contrib.torch_utils  # lets an index take and return tensors
-
-    index: Any
-    if bank.device.type == "cuda":
-        options = faiss.GpuIndexFlatConfig()
-        options.device = bank.device.index or 0
-        index = faiss.GpuIndexFlatL2(faiss.StandardGpuResources(), bank.shape[1], options)
-    else:
-        index = faiss.IndexFlatL2(bank.shape[1])
-    index.add(bank.contiguous())
-
-    def search(queries: Tensor, neighbours: int) -> Tensor:
-        distances: Tensor = index.search(queries.contiguous(), neighbours)[0]
+        distances: Tensor = self._index.search(queries.contiguous(), min(neighbours, self._index.ntotal))[0]
         return distances.clamp_min(0)
-
-    return search

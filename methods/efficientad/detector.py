@@ -3,22 +3,21 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
+from methods.common.precision import check_precision
 from methods.detector import Detector, FitContext, ImageSet
-from methods.efficientad.networks import INPUT_SIZE, EfficientAdNetwork
-from methods.efficientad.pdn import Size, normalise
+from methods.efficientad.networks import INPUT_SIZE, EfficientAdNetwork, MapBorder
+from methods.efficientad.pdn import Size
+from methods.efficientad.step import TrainingPrecision, choose_step
 from methods.efficientad.teachers import load_teacher, teacher_identity
 from methods.efficientad.training import TrainingOptions, measure_quantiles, train_network
+from methods.errors import MethodError
 from methods.weights.files import WeightIdentity
-
-PAPER_STEPS = 70_000
-IMAGENET_IMAGES = 1_281_167
-"""Of the training set of ILSVRC 2012, the paper's pretraining images."""
 
 
 @dataclass(frozen=True)
@@ -30,37 +29,52 @@ class EfficientAdConfig:
             of a file that ``bench distill`` wrote.
         padding: Pad in teacher and student as Tables 5 and 6 say. The paper's results and timings are those of the
             unpadded networks (its Appendix E).
+        map_border: The unpadded networks give maps of 56x56, the inner part of the 64x64 that tile the image, and the
+            paper does not say what stands at the border. ``replicate``: the nearest value, before the maps are resized
+            and their quantiles measured. ``zeros``: zero, after the maps have been normalised by quantiles of the
+            56x56 values alone, as nelson1425/EfficientAD does; it rates defects at the border of the image low.
         training_steps: Optimiser steps at one image each.
         learning_rate: Of Adam, for the first 95 % of the steps; a tenth of it afterwards.
         weight_decay: Of Adam.
-        precision: ``bf16`` runs the networks under bfloat16 autocast, in training and inference.
+        training_precision: ``bf16`` trains the networks under bfloat16 autocast; the losses stay float32.
+        step: How a training step is computed, with the same result up to rounding: ``reference``, as Algorithm 1
+            reads; ``fast``, without what no loss reads and with fewer multiplications, on a CPU only; ``auto``, the
+            latter on a CPU.
     """
 
     teacher: str = "auto"
     padding: bool = False
-    training_steps: Annotated[int, Field(gt=0)] = PAPER_STEPS
+    map_border: MapBorder = "replicate"
+    training_steps: Annotated[int, Field(gt=0)] = 70_000
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-4
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-5
-    precision: Literal["fp32", "bf16"] = "fp32"
+    training_precision: TrainingPrecision = "fp32"
+    step: Literal["auto", "reference", "fast"] = "auto"
+
+    def __post_init__(self) -> None:
+        if self.padding and self.map_border != "replicate":
+            raise MethodError(
+                f"map_border={self.map_border} is about the maps of unpadded networks, and padding=True was given\n"
+                "  Allowed: one of the two."
+            )
 
 
-class EfficientAd(Detector):
-    """What EfficientAD-S and -M share: a student that imitates a teacher on normal images only.
-
-    Attributes:
-        network: Teacher, student and autoencoder, once fitted.
-    """
+class EfficientAd(Detector[EfficientAdConfig]):
+    """What EfficientAD-S and -M share: a student that imitates a teacher on normal images only."""
 
     source = "Batzner, Heckler, König, WACV 2024"
     Config = EfficientAdConfig
+    uses_validation = True
     uses_photographs = True
+    packages = ("torch", "torchvision")
+    without_effect = frozenset({"step"})
     input_size = INPUT_SIZE
     size: ClassVar[Size]
     """Which patch description network."""
 
     def __init__(self, config: EfficientAdConfig) -> None:
         self.config = config
-        self.network: EfficientAdNetwork | None = None
+        self._network: EfficientAdNetwork | None = None
 
     @classmethod
     def weights(cls, config: EfficientAdConfig, weights_dir: Path) -> list[WeightIdentity]:
@@ -72,64 +86,65 @@ class EfficientAd(Detector):
         return [teacher_identity(cls.size, config.teacher, weights_dir)]
 
     @classmethod
-    def deviations(cls, config: EfficientAdConfig, context: FitContext) -> list[str]:
-        """What distinguishes a row from the paper's: teacher, penalty images, length, optimiser, precision, padding."""
-        found = []
-        if config.teacher != "auto":
-            named = config.teacher in ("embedded", "random")
-            found.append(f"teacher {config.teacher if named else Path(config.teacher).name}")
-        if context.photographs is None:
-            found.append("no pretraining penalty")
-        elif not _is_imagenet(context.photographs.identity):
-            found.append(f"pretraining penalty on {context.photographs.identity}")
-        steps = context.training_steps(config.training_steps)
-        if steps != PAPER_STEPS:
-            found.append(f"{steps} of {PAPER_STEPS} training steps")
-        paper = EfficientAdConfig()
-        for name in ("learning_rate", "weight_decay", "precision"):
-            if getattr(config, name) != getattr(paper, name):
-                found.append(f"{name.replace('_', ' ')} {getattr(config, name)}")
-        if config.padding:
-            found.append("padded networks")
-        return found
+    def training_length(cls, config: EfficientAdConfig) -> int:
+        """Optimiser steps at training scale 1."""
+        return config.training_steps
 
     def fit(self, train: ImageSet, validation: ImageSet, context: FitContext) -> None:
         """Train on normal images of 256x256 pixels and normalise the maps on held-out ones (Algorithm 1).
 
         Raises:
             WeightsError: The teacher's file is missing or wrong.
-            MethodError: There are no validation images, or no photographs in their folder.
+            MethodError: There are no training or validation images, or no photographs in their folder; or the device
+                does not take the training precision or step.
         """
-        bf16 = self.config.precision == "bf16"
-        options = TrainingOptions(self.config.learning_rate, self.config.weight_decay, bf16)
-        self.training_steps = context.training_steps(self.config.training_steps)
-        devices = [context.device] if context.device.type == "cuda" else []
-        with torch.random.fork_rng(devices):
-            torch.manual_seed(context.seed)
-            network = EfficientAdNetwork(self.size, padding=self.config.padding)
-            load_teacher(network.teacher, self.size, self.config.teacher, context.weights_dir)
-            network = nn.utils.convert_conv2d_weight_memory_format(network.to(context.device), torch.channels_last)
-            self.losses = train_network(network, train, context, self.training_steps, options)
-        measure_quantiles(network, validation, context, options)
-        self.network = network
+        config = self.config
+        if len(train) == 0:
+            raise MethodError("EfficientAD needs at least one training image and was given none")
+        if len(validation) == 0:
+            raise MethodError("EfficientAD normalises its maps on validation images and was given none")
+        check_precision(config.training_precision, context.device, forced=context.force_precision)
+        step = choose_step(config.step, context.device)
+        options = TrainingOptions(config.learning_rate, config.weight_decay, config.training_precision, step)
+        self.training_steps = context.training_steps(config.training_steps)
+        network = self._untrained(config)
+        load_teacher(network.teacher, self.size, config.teacher, context.weights_dir)
+        network.to(context.device)
+        self.losses = train_network(network, train, context, self.training_steps, options)
+        measure_quantiles(network, validation, context)
+        self.implementation = {"training step": step}
+        self._network = network
 
-    @torch.inference_mode()
-    def anomaly_map(self, images: Tensor) -> Tensor:
-        """Map uint8 images (B, 3, 256, 256) to float32 maps (B, 256, 256) on the fitted device (Algorithm 2).
+    def module(self) -> EfficientAdNetwork:
+        """The fitted networks: images to anomaly maps and image scores (Algorithm 2).
 
-        On validation images 90 % of each of the two combined maps lie below 0 and 99.5 % below 0.1.
+        Raises:
+            RuntimeError: The detector has not been fitted.
         """
-        if self.network is None:
-            raise RuntimeError("anomaly_map before fit")
-        device = self.network.mean.device
-        batch = normalise(images.to(device)).to(memory_format=torch.channels_last)
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
-            maps: Tensor = self.network(batch)
-        return maps
+        if self._network is None:
+            raise RuntimeError("module before fit")
+        return self._network
 
+    @classmethod
+    def restore(cls, config: EfficientAdConfig, state: Mapping[str, Tensor]) -> Self:
+        """Rebuild a fitted detector on the CPU from the ``state_dict`` of its :meth:`module`; loads no other weights.
 
-def _is_imagenet(identity: str) -> bool:
-    return identity.lower().startswith(f"imagenet ({IMAGENET_IMAGES} images")
+        Raises:
+            MethodError: The state is not that of a detector with these options.
+        """
+        with torch.random.fork_rng([]):  # the initial weights, which the state replaces, are drawn
+            network = cls._untrained(config)
+        try:
+            network.load_state_dict(state)
+        except RuntimeError as error:
+            raise MethodError(f"this is not the state of a fitted {cls.title} with {config}: {error}") from error
+        detector = cls(config)
+        detector._network = network.eval().requires_grad_(False)
+        return detector
+
+    @classmethod
+    def _untrained(cls, config: EfficientAdConfig) -> EfficientAdNetwork:
+        return EfficientAdNetwork(cls.size, padding=config.padding, map_border=config.map_border)
 
 
 class EfficientAdS(EfficientAd):

@@ -1,30 +1,25 @@
 """The three networks of EfficientAD and its anomaly map (Batzner et al., WACV 2024, Table 7 and Algorithm 2)."""
 
 from itertools import pairwise
+from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from methods.common.normalisation import Normalise
+from methods.common.precision import run_network
+from methods.common.resampling import Resize, Separable, bilinear_matrix
 from methods.efficientad.pdn import TEACHER_CHANNELS, Size, patch_description_network
 
 INPUT_SIZE = (256, 256)
+GRID = 64
+"""Side of the grid of feature positions that tiles the image."""
 BORDER = 4
-"""Feature positions that the unpadded networks lack on each side of the 64x64 grid of the padded ones."""
+"""Feature positions that the unpadded networks lack on each side of the grid."""
 QUANTILES = (0.9, 0.995)
 """Levels a and b that the map normalisation aligns with 0 and 0.1 (Algorithm 1, lines 56 and 57)."""
 
-
-class Upsample(nn.Module):
-    """Bilinear resizing to ``side`` x ``side`` positions."""
-
-    def __init__(self, side: int) -> None:
-        super().__init__()
-        self.side = side
-
-    def forward(self, maps: Tensor) -> Tensor:
-        """Resize (B, C, h, w) to (B, C, side, side)."""
-        return F.interpolate(maps, (self.side, self.side), mode="bilinear")
+MapBorder = Literal["replicate", "zeros"]
 
 
 def autoencoder(side: int) -> nn.Sequential:
@@ -37,10 +32,16 @@ def autoencoder(side: int) -> nn.Sequential:
     for inputs, outputs in pairwise((3, 32, 32, 64, 64, 64)):
         layers += [nn.Conv2d(inputs, outputs, 4, stride=2, padding=1), nn.ReLU(inplace=True)]
     layers += [nn.Conv2d(64, 64, 8)]
-    for size in (3, 8, 15, 32, 63, 127):
-        layers += [Upsample(size), nn.Conv2d(64, 64, 4, padding=2), nn.ReLU(inplace=True), nn.Dropout(0.2)]
+    # A convolution of 4x4 padded by 2 adds one to the side.
+    for before, size in pairwise((0, 3, 8, 15, 32, 63, 127)):
+        layers += [
+            Resize((before + 1,) * 2, (size,) * 2),
+            nn.Conv2d(64, 64, 4, padding=2),
+            nn.ReLU(inplace=True),
+            nn.Dropout(0.2),
+        ]
     layers += [
-        Upsample(side),
+        Resize((128,) * 2, (side,) * 2),
         nn.Conv2d(64, 64, 3, padding=1),
         nn.ReLU(inplace=True),
         nn.Conv2d(64, TEACHER_CHANNELS, 3, padding=1),
@@ -51,10 +52,13 @@ def autoencoder(side: int) -> nn.Sequential:
 class EfficientAdNetwork(nn.Module):
     """Teacher, student and autoencoder with the numbers that turn their outputs into an anomaly map.
 
+    Once trained it is the fitted detector. It is made with random weights, drawn from the global generator.
+
     Args:
         size: ``S`` or ``M``.
         padding: Whether teacher and student pad as Tables 5 and 6 say. The paper times and scores them unpadded
             (its Appendix E).
+        map_border: What stands at the border of the maps of unpadded networks; see :meth:`measured_maps`.
 
     Attributes:
         mean: Of each teacher channel over the training images, (1, 384, 1, 1).
@@ -62,60 +66,96 @@ class EfficientAdNetwork(nn.Module):
         quantiles: Rows ST and AE, columns a and b, of the validation maps; (2, 2).
     """
 
+    networks = ("teacher", "student", "autoencoder")
     mean: Tensor
     std: Tensor
     quantiles: Tensor
 
-    def __init__(self, size: Size, *, padding: bool) -> None:
+    def __init__(self, size: Size, *, padding: bool, map_border: MapBorder = "replicate") -> None:
         super().__init__()
         self.padding = padding
+        self.map_border = map_border
         self.teacher = patch_description_network(size, TEACHER_CHANNELS, padding=padding)
         self.student = patch_description_network(size, 2 * TEACHER_CHANNELS, padding=padding)
-        self.autoencoder = autoencoder(64 if padding else 64 - 2 * BORDER)
+        missing = 0 if padding else BORDER
+        self.autoencoder = autoencoder(GRID - 2 * missing)
+        self.normalise = Normalise()
+        resizing = bilinear_matrix(GRID, INPUT_SIZE[0]) @ _completion(GRID, missing, map_border)
+        self.resize = Separable(resizing, resizing)
         self.register_buffer("mean", torch.zeros(1, TEACHER_CHANNELS, 1, 1))
         self.register_buffer("std", torch.ones(1, TEACHER_CHANNELS, 1, 1))
         self.register_buffer("quantiles", torch.tensor([[0.0, 0.1], [0.0, 0.1]]))
         self.teacher.requires_grad_(False)
+        nn.utils.convert_conv2d_weight_memory_format(self, torch.channels_last)
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """Normalise images (B, 3, 256, 256), uint8 0-255 or floating 0-1, in the layout of the networks' weights."""
+        return self.normalise(images).contiguous(memory_format=torch.channels_last)  # type: ignore[no-any-return]
 
     def target(self, teacher_output: Tensor) -> Tensor:
         """Normalise the teacher's output (B, 384, h, w) per channel, in float32 (Algorithm 2, line 2)."""
         return (teacher_output.float() - self.mean) / self.std
 
-    def feature_maps(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def feature_maps(self, images: Tensor) -> Tensor:
         """Student-teacher and autoencoder-student maps on the feature grid (Algorithm 2, lines 1-6).
 
-        Only the networks run in the precision of ``images`` or of autocast: differences and means of nearly equal
-        numbers are taken in float32.
+        Only the networks run in their own precision: differences and means of nearly equal numbers are taken in
+        float32.
 
         Args:
-            images: Normalised images (B, 3, 256, 256).
+            images: As :meth:`prepare` makes them.
 
         Returns:
-            Two float32 maps (B, h, w).
+            Both maps, float32 (2, B, h, w).
         """
-        target = self.target(self.teacher(images))
-        student, student_of_autoencoder = self.student(images).float().split(TEACHER_CHANNELS, dim=1)
+        target = self.target(run_network(self.teacher, images))
+        student, student_of_autoencoder = run_network(self.student, images).split(TEACHER_CHANNELS, dim=1)
         structural = (target - student).square().mean(1)
-        logical = (self.autoencoder(images).float() - student_of_autoencoder).square().mean(1)
-        return structural, logical
+        logical = (run_network(self.autoencoder, images) - student_of_autoencoder).square().mean(1)
+        return torch.stack([structural, logical])
 
-    def resize(self, maps: Tensor) -> Tensor:
-        """Resize feature-grid maps (..., h, w) to (..., 256, 256) (Algorithm 2, line 7).
+    def measured_maps(self, images: Tensor) -> Tensor:
+        """Both maps as their quantiles are measured (Algorithm 1, lines 44-57).
 
-        The vectors of the unpadded networks lie on the inner 56x56 of the 64x64 grid that tiles the image, and the
-        receptive field of an outermost one reaches the image's border: it stands in for the missing positions
-        beyond it. Zeros there would blind the map along the border and enter its quantiles.
+        The vectors of the unpadded networks lie on the inner 56x56 of the 64x64 grid that tiles the image. With
+        ``replicate``, the receptive field of an outermost one reaching the image's border, it stands in for the
+        missing positions beyond it, and quantiles are of all pixels of the resized maps, as in the paper. With
+        ``zeros``, the quantiles are those of the positions that there are, and the map at the missing ones is zero
+        after normalisation: as high as nine tenths of a normal image's map.
+
+        Args:
+            images: As :meth:`prepare` makes them.
+
+        Returns:
+            float32 (2, B, 256, 256), with a border of zeros (2, B, 56, 56).
         """
-        grid = maps.reshape(-1, 1, *maps.shape[-2:])
-        if not self.padding:
-            grid = F.pad(grid, (BORDER, BORDER, BORDER, BORDER), mode="replicate")
-        return F.interpolate(grid, INPUT_SIZE, mode="bilinear").view(*maps.shape[:-2], *INPUT_SIZE)
+        maps = self.feature_maps(images)
+        return maps if self.map_border == "zeros" else self.resize(maps)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Map normalised images (B, 3, 256, 256) to float32 anomaly maps (B, 256, 256) (Algorithm 2)."""
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Anomaly maps and image scores of images, uint8 0-255 or floating 0-1 (Algorithm 2).
+
+        Args:
+            images: (B, 3, 256, 256).
+
+        Returns:
+            float32 maps (B, 256, 256), combined of two of which 90 % of the validation pixels lie below 0 and 99.5 %
+            below 0.1, and their maxima (B,).
+        """
         low = self.quantiles[:, 0]
         scale = 0.1 / (self.quantiles[:, 1] - low)
-        maps = torch.stack(self.feature_maps(images))
-        # The normalisation is affine and the resizing linear with weights that sum to 1, so they commute.
+        maps = self.feature_maps(self.prepare(images))
+        # The normalisation is affine and the resizing linear with weights that sum to 1, so they commute; with a
+        # border of zeros it is to come first.
         combined = 0.5 * ((maps - low.view(2, 1, 1, 1)) * scale.view(2, 1, 1, 1)).sum(0)
-        return self.resize(combined)
+        resized = self.resize(combined)
+        return resized, resized.flatten(1).amax(1)
+
+
+def _completion(whole: int, missing: int, border: MapBorder) -> Tensor:
+    """Matrix (whole, whole - 2 * missing), float64, that adds ``missing`` positions at both ends of a row."""
+    present = torch.arange(whole - 2 * missing)
+    position = torch.arange(whole) - missing
+    if border == "replicate":
+        position = position.clamp(0, len(present) - 1)
+    return (position[:, None] == present).double()

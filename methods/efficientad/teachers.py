@@ -22,7 +22,8 @@ PUBLIC_TEACHERS = Download(
 """Teachers S and M, distilled from WideResNet-101 on ImageNet by nelson1425/EfficientAD, repackaged by anomalib."""
 
 _MEMBERS: dict[Size, str] = {"S": "pretrained_teacher_small.pth", "M": "pretrained_teacher_medium.pth"}
-_EMBEDDED = Path(__file__).parents[1] / "weights" / "embedded" / "teacher_small.safetensors"
+EMBEDDED_TEACHER = Path(__file__).parents[1] / "weights" / "embedded" / "teacher_small.safetensors"
+"""Of EfficientAD-S; how it was made is written beside it."""
 
 
 def teacher_identity(size: Size, teacher: str, weights_dir: Path) -> WeightIdentity:
@@ -74,12 +75,12 @@ def _teacher_file(size: Size, teacher: str, weights_dir: Path) -> Path:
                 "  Use efficientad_s, set teacher=auto to download the public one, or distil one with\n"
                 "  bench distill --size M and give its path."
             )
-        if not _EMBEDDED.is_file():
+        if not EMBEDDED_TEACHER.is_file():
             raise WeightsError(
-                f"the embedded teacher is missing: {_EMBEDDED}\n"
+                f"the embedded teacher is missing: {EMBEDDED_TEACHER}\n"
                 "  Reinstall the package, or make the file again with bench distill."
             )
-        return _EMBEDDED
+        return EMBEDDED_TEACHER
     path = Path(teacher).expanduser()
     if not path.is_file():
         raise WeightsError(

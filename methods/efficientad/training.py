@@ -1,25 +1,32 @@
 """Training of EfficientAD's student and autoencoder (Batzner et al., WACV 2024, Algorithm 1)."""
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from methods.common.frozen_features import FrozenFeatures
+from methods.common.resident_images import ResidentImages
+from methods.common.statistics import ChannelStatistics
 from methods.common.torchvision_import import import_torchvision
-from methods.detector import FitContext, ImageSet, ImageSource, Progress
-from methods.efficientad.networks import INPUT_SIZE, QUANTILES, EfficientAdNetwork
-from methods.efficientad.pdn import TEACHER_CHANNELS, normalise
-from methods.efficientad.step import step_loss
-from methods.errors import MethodError
+from methods.common.training import train
+from methods.detector import FitContext, ImageSet, Progress
+from methods.efficientad import fast_step, step
+from methods.efficientad.networks import QUANTILES, EfficientAdNetwork
+from methods.efficientad.pdn import TEACHER_CHANNELS
+from methods.efficientad.penalty import PenaltyImages
+from methods.efficientad.step import StepLoss, StepName, TrainingPrecision
 
 TEACHER_CACHE_BYTES = 2 * 2**30
-"""Memory for the teacher's features of training images: about 440 images unpadded in float32."""
-PENALTY_IMAGES = 2048
-"""Pretraining images held in memory at a time, 400 MB; as many steps later others take their place."""
-RECORDED_LOSSES = 500
-REPORT_EVERY = 5
+"""Of the device, for the teacher's features of training images: about 440 images unpadded in float32."""
+IMAGE_BYTES = 2 * 2**30
+"""Of a device other than the CPU, for training images: about 10 900."""
+
+STEPS: Mapping[StepName, StepLoss] = {"reference": step.step_loss, "fast": fast_step.step_loss}
 
 
 @dataclass(frozen=True)
@@ -29,70 +36,36 @@ class TrainingOptions:
     Attributes:
         learning_rate: Of Adam, for the first 95 % of the steps; a tenth of it afterwards.
         weight_decay: Of Adam.
-        bf16: Whether the networks run under bfloat16 autocast.
+        precision: Of the networks: ``bf16`` runs them under bfloat16 autocast.
+        step: Which of the two ways to the same loss.
     """
 
     learning_rate: float
     weight_decay: float
-    bf16: bool
+    precision: TrainingPrecision
+    step: StepName
 
 
-def teacher_targets(network: EfficientAdNetwork, images: ImageSet, context: FitContext) -> "TeacherTargets":
+def teacher_targets(network: EfficientAdNetwork, images: ImageSet, context: FitContext) -> FrozenFeatures:
     """Measure the teacher's channel mean and standard deviation over all images (Algorithm 1, lines 3-10).
 
     Returns:
-        The features computed on the way.
-
-    Raises:
-        MethodError: There are no training images.
+        The features computed on the way, not normalised.
     """
-    if len(images) == 0:
-        raise MethodError("EfficientAD needs at least one training image and was given none")
-    targets = TeacherTargets(network, images, context.device)
-    total = torch.zeros(TEACHER_CHANNELS, dtype=torch.float64)
-    squares = torch.zeros_like(total)
-    positions = 0
-    for index in range(len(images)):
-        features = targets.remember(index).double()
-        total += features.sum((0, 2, 3)).cpu()
-        squares += features.square().sum((0, 2, 3)).cpu()
-        positions += features[0, 0].numel()
-        context.progress(Progress("teacher", index + 1, len(images)))
-    mean = total / positions
-    # In float64 the difference of squares loses nothing that float32 features held.
-    std = (squares / positions - mean.square()).clamp_min(0).sqrt()
-    network.mean.copy_(mean.view(1, -1, 1, 1))
-    network.std.copy_(std.clamp_min(1e-6).view(1, -1, 1, 1))
-    return targets
-
-
-class TeacherTargets:
-    """The teacher's normalised features of training images (Algorithm 1, lines 14 and 15).
-
-    They never change, so as many as fit in ``TEACHER_CACHE_BYTES`` are kept.
-    """
-
-    def __init__(self, network: EfficientAdNetwork, images: ImageSet, device: torch.device) -> None:
-        self._network = network
-        self._images = images
-        self._device = device
-        self._kept: list[Tensor] = []
-
-    def remember(self, index: int) -> Tensor:
-        """The teacher's output for image ``index``, the next one in order; kept while there is room."""
-        features = self._compute(index)
-        if (index + 1) * features.nbytes <= TEACHER_CACHE_BYTES:
-            self._kept.append(features)
-        return features
-
-    def __call__(self, index: int) -> Tensor:
-        """Normalised features (1, 384, h, w) of image ``index``."""
-        return self._network.target(self._kept[index] if index < len(self._kept) else self._compute(index))
-
-    @torch.no_grad()
-    def _compute(self, index: int) -> Tensor:
-        images = normalise(self._images[index : index + 1].to(self._device))
-        return self._network.teacher(images.to(memory_format=torch.channels_last))  # type: ignore[no-any-return]
+    statistics = ChannelStatistics(TEACHER_CHANNELS, context.device)
+    features = FrozenFeatures(
+        lambda batch: [network.teacher(network.prepare(batch))],
+        images,
+        context.device,
+        TEACHER_CACHE_BYTES,
+        batch_size=1,
+        progress=context.progress,
+        observe=lambda levels: statistics.add(levels[0]),
+    )
+    mean, std = statistics.mean_and_std()
+    network.mean.copy_(mean)
+    network.std.copy_(std)
+    return features
 
 
 def augment(image: Tensor, generator: torch.Generator) -> Tensor:
@@ -105,32 +78,10 @@ def augment(image: Tensor, generator: torch.Generator) -> Tensor:
     return changed
 
 
-def penalty_images(photographs: ImageSource, seed: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Yield pretraining images P, uint8 (3, 256, 256), without end (line 21 and its comment).
-
-    Raises:
-        MethodError: There are no photographs.
-    """
-    from torchvision.transforms.v2.functional import rgb_to_grayscale
-
-    chunk = 0
-    pool: ImageSet | None = None
-    while True:
-        if pool is None or len(pool) == PENALTY_IMAGES:  # fewer are all that there are
-            pool = photographs.images(
-                (512, 512), center_crop=INPUT_SIZE, limit=PENALTY_IMAGES, seed=seed * 1_000_003 + chunk
-            )
-            chunk += 1
-        if len(pool) == 0:
-            raise MethodError(f"no photographs for the pretraining penalty in {photographs.identity}")
-        for _ in range(PENALTY_IMAGES):
-            image = pool[int(torch.randint(len(pool), (), generator=generator))]
-            gray = float(torch.rand((), generator=generator)) < 0.3
-            yield rgb_to_grayscale(image, num_output_channels=3) if gray else image
-
-
 class Training:
     """Training of student and autoencoder, one iteration at a time (Algorithm 1, lines 3-43).
+
+    A context manager: at its end nothing reads photographs any more.
 
     Args:
         network: On its device. The teacher's channel statistics are measured at once.
@@ -145,35 +96,49 @@ class Training:
     ) -> None:
         import_torchvision()
         self._network = network
-        self._images = images
-        self._device = context.device
         self._options = options
         self._decay_after = round(0.95 * steps)
         self._generator = torch.Generator().manual_seed(context.seed)
-        self._penalties = (
-            penalty_images(context.photographs, context.seed, self._generator) if context.photographs else None
-        )
-        self._targets = teacher_targets(network, images, context)
-        parameters = [*network.student.parameters(), *network.autoencoder.parameters()]
+        self._features = teacher_targets(network, images, context)
+        self._images = ResidentImages(images, context.device, IMAGE_BYTES)
         self._optimizer = torch.optim.Adam(
-            parameters, options.learning_rate, weight_decay=options.weight_decay, fused=True
+            [*network.student.parameters(), *network.autoencoder.parameters()],
+            options.learning_rate,
+            weight_decay=options.weight_decay,
+            fused=True,
+        )
+        self._penalties = (
+            PenaltyImages(context.photographs, context.seed, context.device, steps) if context.photographs else None
         )
         self._done = 0
         network.train()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._penalties is not None:
+            self._penalties.close()
+
     def step(self) -> Tensor:
-        """Run the next iteration and return its loss."""
+        """Run the next iteration and return its loss, detached."""
         if self._done == self._decay_after:
             self._optimizer.param_groups[0]["lr"] = 0.1 * self._options.learning_rate
+        # Which numbers are drawn in which order decides what is trained.
         index = int(torch.randint(len(self._images), (), generator=self._generator))
         image = self._images[index]
-        loss = step_loss(
+        augmented = augment(image, self._generator)
+        penalty = self._penalties.draw(self._generator) if self._penalties else None
+        (features,) = self._features[[index]]
+        loss = STEPS[self._options.step](
             self._network,
-            image=self._prepare(image),
-            augmented=self._prepare(augment(image, self._generator)),
-            penalty=self._prepare(next(self._penalties)) if self._penalties else None,
-            target=self._targets(index),
-            bf16=self._options.bf16,
+            image=self._network.prepare(image[None]),
+            augmented=self._network.prepare(augmented[None]),
+            penalty=None if penalty is None else self._network.prepare(penalty[None]),
+            target=self._network.target(features),
+            precision=self._options.precision,
         )
         self._optimizer.zero_grad()
         loss.backward()
@@ -181,49 +146,30 @@ class Training:
         self._done += 1
         return loss.detach()
 
-    def _prepare(self, image: Tensor) -> Tensor:
-        return normalise(image[None].to(self._device))
-
 
 def train_network(
     network: EfficientAdNetwork, images: ImageSet, context: FitContext, steps: int, options: TrainingOptions
 ) -> list[tuple[int, float]]:
-    """Train student and autoencoder and leave the network in evaluation mode.
+    """Train student and autoencoder and leave the network in evaluation mode, without gradients.
 
     Returns:
-        About ``RECORDED_LOSSES`` pairs of step, counted from 1, and its loss.
+        Pairs of step, counted from 1, and its loss; see :func:`methods.common.training.train`.
     """
-    training = Training(network, images, context, steps, options)
-    losses: list[tuple[int, float]] = []
-    interval = max(1, steps // RECORDED_LOSSES)
-    for step in range(1, steps + 1):
-        loss = training.step()
-        if step % interval == 0 or step == 1:
-            losses.append((step, loss.item()))
-        if step % REPORT_EVERY == 0 or step == steps:
-            context.progress(Progress("train", step, steps, losses[-1][1]))
-    network.eval()
+    with Training(network, images, context, steps, options) as training:
+        losses = train(training.step, steps, context)
+    network.zero_grad()
+    network.eval().requires_grad_(False)
     return losses
 
 
-@torch.inference_mode()
-def measure_quantiles(
-    network: EfficientAdNetwork, validation: ImageSet, context: FitContext, options: TrainingOptions
-) -> None:
-    """Set the network's map quantiles from all pixels of all validation maps (Algorithm 1, lines 44-57).
-
-    Raises:
-        MethodError: There are no validation images.
-    """
-    if len(validation) == 0:
-        raise MethodError("EfficientAD normalises its maps on validation images and was given none")
+@torch.no_grad()
+def measure_quantiles(network: EfficientAdNetwork, validation: ImageSet, context: FitContext) -> None:
+    """Set the network's map quantiles from all pixels of all validation maps (Algorithm 1, lines 44-57)."""
     maps = []
     for done, batch in enumerate(validation.batches(1), start=1):
-        images = normalise(batch.to(context.device)).to(memory_format=torch.channels_last)
-        with torch.autocast(context.device.type, torch.bfloat16, enabled=options.bf16):
-            maps.append(network.resize(torch.stack(network.feature_maps(images))).cpu())
+        maps.append(network.measured_maps(network.prepare(batch.to(context.device))).cpu())
         context.progress(Progress("normalise", done, len(validation)))
-    for row, values in enumerate(torch.stack(maps, dim=1).flatten(1).numpy()):
+    for row, values in enumerate(torch.cat(maps, dim=1).flatten(1).numpy()):
         low, high = np.quantile(values, QUANTILES)
         # Equal quantiles, of constant maps, would divide by zero.
         float32 = np.finfo(np.float32)

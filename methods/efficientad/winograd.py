@@ -4,15 +4,10 @@ Winograd's minimal filtering (Lavin and Gray, "Fast Algorithms for Convolutional
 the maps and the kernels are transformed such that a convolution becomes, at each of the transformed tile's positions,
 a product of two matrices. The same numbers as a direct convolution up to rounding, forward and backward. oneDNN, which
 runs PyTorch's convolutions on a CPU, has only the direct algorithm.
-
-Under bfloat16 autocast only the gradients are computed so. Tiles rounded to 8 bits give a convolution of noise an error
-of 4 %, where rounded maps give 0.3 %: too much for features of which losses take differences. In gradients, which sum
-over many positions, it averages out: with either algorithm those of EfficientAD's weights are within 1 to 4 % of those
-in float32.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -39,8 +34,7 @@ LEAST_CHANNELS = 128
 def conv2d(maps: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Convolve as ``F.conv2d(maps, weight, bias)`` does, faster where this module can.
 
-    That is on a CPU for kernels of 3x3 and 4x4, many channels, and a bias; in float32 outside autocast, or where
-    gradients are needed under bfloat16 autocast on a CPU without AMX, whose direct products outrun the transforms.
+    That is on a CPU in float32, outside autocast, for kernels of 3x3 and 4x4, many channels, and a bias.
 
     Args:
         maps: (B, C, H, W); fastest in memory format channels_last, which the result has.
@@ -53,24 +47,17 @@ def conv2d(maps: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     side = weight.shape[2]
     if (
         maps.device.type == "cpu"
+        and maps.dtype == torch.float32
+        and not torch.is_autocast_enabled("cpu")
         and side in POINTS
         and side == weight.shape[3]
         and min(weight.shape[:2]) >= LEAST_CHANNELS
         and min(maps.shape[2:]) >= side
         and bias is not None
     ):
-        if not torch.is_autocast_enabled("cpu"):
-            if maps.dtype == torch.float32:
-                keep_tiles = torch.is_grad_enabled() and weight.requires_grad
-                return _Convolution.apply(maps, weight, bias, keep_tiles)  # type: ignore[no-any-return,no-untyped-call]
-        elif torch.get_autocast_dtype("cpu") == torch.bfloat16 and torch.is_grad_enabled() and not _has_amx():
-            return _Bf16Convolution.apply(maps, weight, bias)  # type: ignore[no-any-return,no-untyped-call]
+        keep_tiles = torch.is_grad_enabled() and weight.requires_grad
+        return _Convolution.apply(maps, weight, bias, keep_tiles)  # type: ignore[no-any-return,no-untyped-call]
     return F.conv2d(maps, weight, bias)
-
-
-@functools.cache
-def _has_amx() -> bool:
-    return bool(torch.cpu.get_capabilities().get("amx_bf16", False))
 
 
 @dataclass(frozen=True)
@@ -146,83 +133,29 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         tiles, kernels = ctx.saved_tensors
-        return *_gradients(gradient, kernels, lambda image: tiles[image], ctx.sizes, ctx.needs_input_grad), None
-
-
-class _Bf16Convolution(torch.autograd.Function):
-    """The direct convolution in bfloat16 with derivatives from Winograd's algorithm.
-
-    Tiles and transformed kernels are bfloat16; their transforms and the sums over images are computed in float32.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, maps: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        half = maps.bfloat16()
-        ctx.save_for_backward(half, weight)
-        ctx.dtype = maps.dtype
-        return F.conv2d(half, weight.bfloat16(), bias.bfloat16())
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        maps, weight = ctx.saved_tensors
-        _, channels, height, width = maps.shape
-        _, _, rows, columns = gradient.shape
-        side = weight.shape[2]
+        side, height, width = ctx.sizes
+        for_maps, for_weight, for_bias, _ = ctx.needs_input_grad
+        batch, out_channels, rows, columns = gradient.shape
+        channels = kernels.shape[2]
         matrices = transforms(side)
-        tiles = torch.empty(*_tiles_shape(rows, columns, side), channels, dtype=torch.bfloat16)
-
-        def tiles_of(image: int) -> Tensor:
-            _to_tiles(maps[image], matrices.data, tiles)
-            return tiles
-
-        kernels = _transform_kernels(weight.float(), matrices).bfloat16()
-        sizes = (side, height, width)
-        of_maps, of_weight, of_bias = _gradients(gradient, kernels, tiles_of, sizes, ctx.needs_input_grad)
-        return None if of_maps is None else of_maps.to(ctx.dtype), of_weight, of_bias
-
-
-def _gradients(
-    gradient: Tensor,
-    kernels: Tensor,
-    tiles_of: Callable[[int], Tensor],
-    sizes: tuple[int, int, int],
-    needed: Sequence[bool],
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Of the maps, the weight and the bias, each in float32 or, if not ``needed``, ``None``.
-
-    Args:
-        gradient: Of the outputs, (B, K, rows, columns).
-        kernels: Transformed, (n * n, K, C); in their type the products are computed.
-        tiles_of: Yields the transformed tiles of an image's maps, which the weight's gradient needs.
-        sizes: Side of the kernels, height and width of the maps.
-        needed: Which gradients are.
-    """
-    side, height, width = sizes
-    for_maps, for_weight, for_bias = needed[:3]
-    batch, out_channels, rows, columns = gradient.shape
-    channels = kernels.shape[2]
-    matrices = transforms(side)
-    shape = _tiles_shape(rows, columns, side)
-    of_products = kernels.new_empty(*shape, out_channels)
-    of_tiles = kernels.new_empty(*shape, channels)
-    of_maps = torch.empty(batch, channels, height, width, memory_format=torch.channels_last).zero_()
-    of_kernels = torch.zeros(kernels.shape)
-    for image in range(batch):
-        _to_tiles(gradient[image], matrices.inverse.T, of_products)
-        if for_weight:
-            factors = _flat(of_products).transpose(1, 2), _flat(tiles_of(image))
-            if kernels.dtype == torch.float32:
-                of_kernels.baddbmm_(*factors)
-            else:
-                of_kernels += torch.bmm(*factors)
-        if for_maps:
-            torch.bmm(_flat(of_products), kernels, out=_flat(of_tiles))
-            _add_tiles(of_tiles, matrices.data.T, of_maps[image])
-    return (
-        of_maps if for_maps else None,
-        _kernel_gradient(of_kernels, matrices) if for_weight else None,
-        gradient.sum((0, 2, 3)).float() if for_bias else None,
-    )
+        shape = _tiles_shape(rows, columns, side)
+        of_products = torch.empty(*shape, out_channels)
+        of_tiles = torch.empty(*shape, channels)
+        of_maps = torch.empty(batch, channels, height, width, memory_format=torch.channels_last).zero_()
+        of_kernels = torch.zeros(kernels.shape)
+        for image in range(batch):
+            _to_tiles(gradient[image], matrices.inverse.T, of_products)
+            if for_weight:
+                of_kernels.baddbmm_(_flat(of_products).transpose(1, 2), _flat(tiles[image]))
+            if for_maps:
+                torch.bmm(_flat(of_products), kernels, out=_flat(of_tiles))
+                _add_tiles(of_tiles, matrices.data.T, of_maps[image])
+        return (
+            of_maps if for_maps else None,
+            _kernel_gradient(of_kernels, matrices) if for_weight else None,
+            gradient.sum((0, 2, 3)) if for_bias else None,
+            None,
+        )
 
 
 def _tiles_shape(rows: int, columns: int, side: int) -> tuple[int, int, int, int]:
@@ -261,7 +194,7 @@ def _to_tiles(maps: Tensor, matrix: Array, tiles: Tensor) -> None:
     Beyond the maps there are zeros.
     """
     lines = maps.permute(1, 2, 0).contiguous()
-    _in_bands(_write_tiles, tiles.shape[2], _array(lines), _rows(matrix), _array(tiles))
+    _in_bands(_write_tiles, tiles.shape[2], lines.numpy(), _rows(matrix), tiles.numpy())
 
 
 def _add_tiles(tiles: Tensor, matrix: Array, maps: Tensor) -> None:
@@ -269,12 +202,7 @@ def _add_tiles(tiles: Tensor, matrix: Array, maps: Tensor) -> None:
 
     What lies beyond the maps is dropped.
     """
-    _in_bands(_read_tiles, tiles.shape[2], _array(tiles), _rows(matrix), maps.permute(1, 2, 0).numpy())
-
-
-def _array(tensor: Tensor) -> Array | npt.NDArray[np.uint16]:
-    """Of bfloat16, which numpy does not know, the bits."""
-    return (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
+    _in_bands(_read_tiles, tiles.shape[2], tiles.numpy(), _rows(matrix), maps.permute(1, 2, 0).numpy())
 
 
 def _rows(matrix: Array) -> Rows:
@@ -312,21 +240,6 @@ def _compile(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @_compile
-def _bf16_bits(number: np.float32) -> np.uint16:
-    """Round to bfloat16, to even at a tie."""
-    bits = np.float32(number).view(np.uint32)
-    return np.uint16((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
-
-
-@_compile
-def _number(element: np.float32 | np.uint16, itemsize: int) -> np.float32:
-    """The number that a tile's element is, or that its two bytes are the bits of."""
-    if itemsize == 2:
-        return np.uint32(np.uint32(element) << np.uint32(16)).view(np.float32)
-    return np.float32(element)
-
-
-@_compile
 def _write_tiles(maps: Array, matrix: Rows, tiles: Array, first: int, last: int) -> None:
     """Set tiles[a, b, u, v] to the sum over i, j of matrix[a][i] matrix[b][j] maps[4 u + i, 4 v + j]."""
     size, taps = len(matrix), len(matrix[0])
@@ -340,16 +253,16 @@ def _write_tiles(maps: Array, matrix: Rows, tiles: Array, first: int, last: int)
             if present == taps:
                 for x in range(width):
                     for channel in range(channels):
-                        total = factors[0] * _number(maps[OUTPUTS * row, x, channel], maps.itemsize)
+                        total = factors[0] * maps[OUTPUTS * row, x, channel]
                         for i in range(1, taps):
-                            total += factors[i] * _number(maps[OUTPUTS * row + i, x, channel], maps.itemsize)
+                            total += factors[i] * maps[OUTPUTS * row + i, x, channel]
                         line[x, channel] = total
             else:
                 line[:] = 0
                 for i in range(present):
                     for x in range(width):
                         for channel in range(channels):
-                            line[x, channel] += factors[i] * _number(maps[OUTPUTS * row + i, x, channel], maps.itemsize)
+                            line[x, channel] += factors[i] * maps[OUTPUTS * row + i, x, channel]
             for column in range(columns):
                 for b in range(size):
                     factors = matrix[b]
@@ -357,10 +270,7 @@ def _write_tiles(maps: Array, matrix: Rows, tiles: Array, first: int, last: int)
                         total = factors[0] * line[OUTPUTS * column, channel]
                         for j in range(1, taps):
                             total += factors[j] * line[OUTPUTS * column + j, channel]
-                        if tiles.itemsize == 2:
-                            tiles[a, b, row, column, channel] = _bf16_bits(total)
-                        else:
-                            tiles[a, b, row, column, channel] = total
+                        tiles[a, b, row, column, channel] = total
 
 
 @_compile
@@ -377,9 +287,9 @@ def _read_tiles(tiles: Array, matrix: Rows, maps: Array, first: int, last: int) 
                 for j in range(taps):
                     factors = matrix[j]
                     for channel in range(channels):
-                        total = factors[0] * _number(tiles[a, 0, row, column, channel], tiles.itemsize)
+                        total = factors[0] * tiles[a, 0, row, column, channel]
                         for b in range(1, size):
-                            total += factors[b] * _number(tiles[a, b, row, column, channel], tiles.itemsize)
+                            total += factors[b] * tiles[a, b, row, column, channel]
                         lines[a, OUTPUTS * column + j, channel] += total
         for i in range(min(taps, height - OUTPUTS * row)):
             factors = matrix[i]

@@ -1,11 +1,22 @@
 """Pretrained weights: where they come from, whether they are the right ones, and what a result row says of them."""
 
 import hashlib
+import os
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from methods.errors import WeightsError
+
+
+def default_cache_directory() -> Path:
+    """``$BENCH_CACHE``, else ``~/.cache/anomaly-bench``."""
+    return Path(os.environ.get("BENCH_CACHE") or Path.home() / ".cache" / "anomaly-bench")
+
+
+def default_weights_directory() -> Path:
+    """Where downloaded weights are kept: ``weights`` in the cache directory."""
+    return default_cache_directory() / "weights"
 
 
 @dataclass(frozen=True)

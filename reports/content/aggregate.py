@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import product
 from statistics import fmean, stdev
 
-from reports.content.selection import Cell
+from reports.content.selection import Result
 from reports.content.variants import Variant
 from reports.content.vocabulary import percent
 
@@ -47,51 +47,51 @@ class Row:
         variant: The method in its configuration.
         coverage: The cells that count: every scenario with every seed.
         means: By metric, each over ``coverage`` or, where undefined in a part of it, over the rest.
-        cells: All cells of the row, failed ones too.
+        results: All of the row, failed ones too.
     """
 
     variant: Variant
     coverage: frozenset[Place]
     means: dict[str, Mean]
-    cells: tuple[Cell, ...]
+    results: tuple[Result, ...]
 
     @property
     def failed(self) -> int:
         """How many cells failed."""
-        return sum(not cell.ok for cell in self.cells)
+        return sum(not result.ok for result in self.results)
 
     def undefined(self, metric: str) -> str:
         """Say why ``metric`` has no value in a part of the coverage."""
         reasons = {
-            cell.record.undefined[metric]: f"{cell.record.scenario}: {cell.record.undefined[metric]}"
-            for cell in self.cells
-            if metric in cell.record.undefined
+            result.record.undefined[metric]: f"{result.record.scenario}: {result.record.undefined[metric]}"
+            for result in self.results
+            if metric in result.record.undefined
         }
         if reasons:
             return "; ".join(sorted(reasons.values()))
-        return "every cell failed" if not any(cell.ok for cell in self.cells) else "not measured"
+        return "every cell failed" if not any(result.ok for result in self.results) else "not measured"
 
 
-def aggregate(cells: Sequence[Cell], metrics: Sequence[str]) -> list[Row]:
+def aggregate(results: Sequence[Result], metrics: Sequence[str]) -> list[Row]:
     """Average the cells of some scenarios of one collection, per row of the tables and in their order."""
-    by_variant: dict[Variant, list[Cell]] = {}
-    for cell in cells:
-        by_variant.setdefault(cell.variant, []).append(cell)
+    by_variant: dict[Variant, list[Result]] = {}
+    for result in results:
+        by_variant.setdefault(result.variant, []).append(result)
     ordered = sorted(by_variant.items(), key=lambda item: (item[0].title.casefold(), item[0].method, item[0].number))
     return [_row(variant, tuple(own), metrics) for variant, own in ordered]
 
 
-def _row(variant: Variant, cells: tuple[Cell, ...], metrics: Sequence[str]) -> Row:
-    coverage = complete_grid([(cell.record.scenario, cell.record.seed) for cell in cells if cell.ok])
+def _row(variant: Variant, results: tuple[Result, ...], metrics: Sequence[str]) -> Row:
+    coverage = complete_grid([(result.record.scenario, result.record.seed) for result in results if result.ok])
     means = {}
     for metric in metrics:
         values = {
-            (cell.record.scenario, cell.record.seed): value
-            for cell in cells
-            if (value := cell.record.metrics.get(metric)) is not None
+            (result.record.scenario, result.record.seed): value
+            for result in results
+            if (value := result.record.metrics.get(metric)) is not None
         }
         means[metric] = _mean({place: value for place, value in values.items() if place in coverage})
-    return Row(variant, coverage, means, cells)
+    return Row(variant, coverage, means, results)
 
 
 def _mean(values: dict[Place, float]) -> Mean:

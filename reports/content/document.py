@@ -1,29 +1,34 @@
 """What a report says, section by section, before any format."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
 
-from matplotlib.figure import Figure
-
-from reports.content.other_definitions import definitions_table, gather_definitions
+from reports.content.dot_plot import DotPlot, dot_plot
+from reports.content.example_sheet import ExampleSheet, example_sheets
+from reports.content.other_definitions import DefinitionSpread, definition_spread, definitions_table
 from reports.content.provenance import Description, describe_rows, provenance
 from reports.content.selection import Part, Selection, unique_stems
 from reports.content.tables import Table, accuracy_table, failure_table, published_table, scenario_table, stamps
-from reports.rendering.figures.definition_spread import draw_definitions
-from reports.rendering.figures.dots import dot_plot, draw_dots
-from reports.rendering.figures.examples import draw_examples, example_sheets
 
 _LOG_LINES = 12
 
 
+Shown = DotPlot | ExampleSheet | DefinitionSpread
+"""What a figure may show."""
+
+
 @dataclass(frozen=True)
 class Picture:
-    """A figure of the report: where it goes (without suffix), what it shows in words, and how to draw it."""
+    """A figure of the report: its file without suffix, and what it shows."""
 
     stem: str
-    description: str
-    draw: Callable[[], Figure]
+    shows: Shown
+
+    @property
+    def description(self) -> str:
+        """What the figure shows and says in words, for those who do not see it."""
+        notes = (note if note.endswith(".") else f"{note}." for note in self.shows.notes)
+        return " ".join([f"{self.shows.title}.", *notes])
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,7 @@ def make_document(selection: Selection) -> Document:
     return Document(
         left_out=selection.left_out,
         sections=(*(_section(part) for part in selection.parts), *_other_definitions(selection)),
-        failures=failure_table(selection.cells),
+        failures=failure_table(selection.results),
         logs=tuple(_logs(selection)),
         rows=describe_rows(selection),
         provenance=provenance(selection),
@@ -92,35 +97,28 @@ def _section(part: Part) -> Section:
 
 def _other_definitions(selection: Selection) -> Iterable[Section]:
     for part in selection.parts:
-        found = gather_definitions(part)
-        if found is not None:
-            picture = Picture(
-                f"figures/{found.stem}", describe(found.title, found.notes), partial(draw_definitions, found)
-            )
-            yield Section(found.title, {f"tables/{found.stem}": definitions_table(found)}, (picture,))
+        spread = definition_spread(part)
+        if spread is not None:
+            picture = Picture(f"figures/{spread.stem}", spread)
+            yield Section(spread.title, {f"tables/{spread.stem}": definitions_table(spread)}, (picture,))
 
 
 def _pictures(part: Part) -> Iterable[Picture]:
     plot = dot_plot(part)
     if plot is not None:
-        yield Picture(f"figures/{part.stem}-accuracy", describe(plot.title, plot.notes), partial(draw_dots, plot))
-    scenarios = sorted({cell.record.scenario for cell in part.cells})
+        yield Picture(f"figures/{part.stem}-accuracy", plot)
+    scenarios = sorted({result.record.scenario for result in part.results})
     for scenario, scenario_stem in unique_stems(scenarios).items():
-        own = [cell for cell in part.cells if cell.record.scenario == scenario]
+        own = [result for result in part.results if result.record.scenario == scenario]
         for number, sheet in enumerate(example_sheets(own, stamps(own)), start=1):
             path = f"figures/{part.stem}-{scenario_stem}-examples" + (f"-{number}" if number > 1 else "")
-            yield Picture(path, describe(sheet.title, sheet.notes), partial(draw_examples, sheet))
-
-
-def describe(title: str, notes: Iterable[str]) -> str:
-    """Say in words what a figure shows and says, for those who do not see it."""
-    return " ".join([f"{title}.", *(note if note.endswith(".") else f"{note}." for note in notes)])
+            yield Picture(path, sheet)
 
 
 def _logs(selection: Selection) -> Iterable[Log]:
-    for cell in selection.cells:
-        if cell.record.failure is not None:
-            record = cell.record
-            place = f"{cell.variant.label}, {record.collection.name}/{record.scenario}, seed {record.seed}"
-            lines = cell.record.failure.log_tail.strip("\n").splitlines()[-_LOG_LINES:]
-            yield Log(place, cell.record.failure.reason, "\n".join(lines))
+    for result in selection.results:
+        if result.record.failure is not None:
+            record = result.record
+            place = f"{result.variant.label}, {record.collection.name}/{record.scenario}, seed {record.seed}"
+            lines = result.record.failure.log_tail.strip("\n").splitlines()[-_LOG_LINES:]
+            yield Log(place, result.record.failure.reason, "\n".join(lines))

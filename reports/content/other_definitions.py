@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from reports.content.aggregate import Place, complete_grid
-from reports.content.selection import Cell, Part
+from reports.content.selection import Part, Result
 from reports.content.tables import UNDEFINED, Column, Field, Marks, Note, Table, count, stamps
 from reports.content.variants import Variant
 from reports.content.vocabulary import percent
@@ -32,53 +32,53 @@ class DefinitionRow:
 
 
 @dataclass(frozen=True)
-class Definitions:
-    """What one collection's cells say.
+class DefinitionSpread:
+    """One collection's maps under every definition.
 
     Attributes:
         title: The collection.
         stem: Of file names.
-        known: The definitions, in their order.
+        definitions: Each once, in their order, the exact one first.
         rows: A method each.
         notes: What table and figure must say.
     """
 
     title: str
     stem: str
-    known: tuple[DefinitionValue, ...]
+    definitions: tuple[DefinitionValue, ...]
     rows: tuple[DefinitionRow, ...]
     notes: tuple[str, ...]
 
 
-def definitions_of(cell: Cell) -> list[DefinitionValue]:
+def definitions_of(result: Result) -> list[DefinitionValue]:
     """What is kept beside a cell's record; empty if nothing is.
 
     Raises:
         results.errors.ResultError: The file is damaged.
     """
-    return read_definitions(cell.directory) if cell.directory is not None and cell.ok else []
+    return read_definitions(result.directory) if result.directory is not None and result.ok else []
 
 
-def gather_definitions(part: Part) -> Definitions | None:
+def definition_spread(part: Part) -> DefinitionSpread | None:
     """Average a collection's values, per row of its tables; ``None`` if no cell has any.
 
     Raises:
         results.errors.ResultError: A file is damaged.
     """
-    found = [(cell, values) for cell in part.cells if (values := definitions_of(cell))]
-    if not found:
+    stored = [(result, values) for result in part.results if (values := definitions_of(result))]
+    if not stored:
         return None
-    known = {value.name: value for _, values in found for value in values}
+    definitions = {value.name: value for _, values in stored for value in values}
     by_variant: dict[Variant, dict[Place, list[DefinitionValue]]] = {}
-    for cell, values in found:
-        by_variant.setdefault(cell.variant, {})[(cell.record.scenario, cell.record.seed)] = values
-    rows = tuple(_row(variant, places, tuple(known)) for variant, places in by_variant.items())
-    return Definitions(
+    for result, values in stored:
+        by_variant.setdefault(result.variant, {})[(result.record.scenario, result.record.seed)] = values
+    rows = tuple(_row(variant, places, tuple(definitions)) for variant, places in by_variant.items())
+    return DefinitionSpread(
         title=f"{part.title}: the same maps under other definitions of AU-PRO",
         stem=f"{part.stem}-definitions",
-        known=tuple(known.values()),
+        definitions=tuple(definitions.values()),
         rows=rows,
-        notes=(WARNING, *stamps([cell for cell, _ in found])),
+        notes=(WARNING, *stamps([result for result, _ in stored])),
     )
 
 
@@ -87,24 +87,24 @@ def _row(variant: Variant, places: dict[Place, list[DefinitionValue]], names: tu
     by_place = {place: {value.name: value.value for value in places[place]} for place in sorted(coverage)}
     values: dict[str, float | None] = {}
     for name in names:
-        own = [value for found in by_place.values() if (value := found.get(name)) is not None]
+        own = [value for place_values in by_place.values() if (value := place_values.get(name)) is not None]
         values[name] = fmean(own) if own and len(own) == len(coverage) else None
     return DefinitionRow(variant, values, coverage)
 
 
-def definitions_table(definitions: Definitions) -> Table:
+def definitions_table(spread: DefinitionSpread) -> Table:
     """A line per definition; per method its value, and the difference from the first definition's, the exact one."""
     marks = Marks()
-    exact = definitions.known[0].name
+    exact = spread.definitions[0].name
     lines = []
-    for definition in definitions.known:
+    for definition in spread.definitions:
         meaning = f"{definition.description}; source: {definition.source}"
         name = Field(definition.name, (marks.of(meaning),))
-        lines.append((name, *(Field(_value(row, definition.name, exact)) for row in definitions.rows)))
-    columns = (Column("Definition"), *(Column(row.variant.label, numeric=True) for row in definitions.rows))
-    covered = sorted({_coverage(row) for row in definitions.rows})
+        lines.append((name, *(Field(_value(row, definition.name, exact)) for row in spread.rows)))
+    columns = (Column("Definition"), *(Column(row.variant.label, numeric=True) for row in spread.rows))
+    covered = sorted({_coverage(row) for row in spread.rows})
     units = f"Percent, mean over {' or '.join(covered)}; in brackets the difference from {exact}."
-    notes = (*(Note("", text) for text in (*definitions.notes, units)), *marks.notes())
+    notes = (*(Note("", text) for text in (*spread.notes, units)), *marks.notes())
     return Table("AU-PRO by definition", columns, tuple(lines), notes)
 
 

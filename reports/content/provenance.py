@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass
 
-from reports.content.selection import Cell, Selection
+from reports.content.selection import Result, Selection
 from reports.content.tables import count
 from reports.content.variants import Variant
 from results.record import Environment, Record, Weights
@@ -31,7 +31,7 @@ class Description:
 def describe_rows(selection: Selection) -> tuple[Description, ...]:
     """Describe every row of the tables: its source, and everything that its label stands for."""
     return tuple(
-        _describe_row(variant, [cell.record for cell in selection.cells if cell.variant == variant])
+        _describe_row(variant, [result.record for result in selection.results if result.variant == variant])
         for variant in selection.variants
     )
 
@@ -39,6 +39,18 @@ def describe_rows(selection: Selection) -> tuple[Description, ...]:
 def provenance(selection: Selection) -> tuple[Description, ...]:
     """Describe protocol, data and machines."""
     return (_protocols(selection), _data(selection), _environments(selection))
+
+
+def machines(selection: Selection) -> list[str]:
+    """Name in short what the cells ran on: ``NVIDIA RTX A6000, torch 2.13.0``."""
+    environments = [result.record.environment for result in selection.results]
+    torch = [environment.packages.get("torch") for environment in environments]
+    return sorted(
+        {
+            f"{environment.gpu or environment.cpu}{f', torch {version}' if version else ''}"
+            for environment, version in zip(environments, torch, strict=True)
+        }
+    )
 
 
 def _describe_row(variant: Variant, records: list[Record]) -> Description:
@@ -54,9 +66,17 @@ def _describe_row(variant: Variant, records: list[Record]) -> Description:
         Item("seeds", ", ".join(map(str, sorted({record.seed for record in records})))),
         Item("train scale", length),
         Item("options", ", ".join(variant.options) or "none"),
+        Item("precision", f"{variant.precision}{', TF32' if variant.tf32 else ''}"),
+        *([Item("implementation", "; ".join(paths))] if (paths := _paths(records)) else []),
         Item("protocol", variant.protocol_hash[:_HASH_LENGTH]),
     ]
     return Description(variant.label, tuple(items))
+
+
+def _paths(records: list[Record]) -> list[str]:
+    """Which of several equivalent paths the cells took; all that occur, as it may differ between machines."""
+    taken = sorted({path for record in records for path in record.implementation.items()})
+    return [f"{part}: {path}" for part, path in taken]
 
 
 def _weights(weights: Weights) -> str:
@@ -65,7 +85,7 @@ def _weights(weights: Weights) -> str:
 
 
 def _protocols(selection: Selection) -> Description:
-    protocols = {cell.record.protocol_hash: cell.record.protocol for cell in selection.cells}
+    protocols = {result.record.protocol_hash: result.record.protocol for result in selection.results}
     items = []
     for digest, rules in sorted(protocols.items()):
         items.append(Item("hash", digest[:_HASH_LENGTH]))
@@ -82,13 +102,13 @@ def _rule(value: object) -> str:
 
 
 def _data(selection: Selection) -> Description:
-    scenarios: dict[str, Cell] = {}
-    for cell in selection.cells:
-        if cell.record.data is not None:
-            scenarios.setdefault(f"{cell.record.collection.title}, {cell.record.scenario}", cell)
+    scenarios: dict[str, Result] = {}
+    for result in selection.results:
+        if result.record.data is not None:
+            scenarios.setdefault(f"{result.record.collection.title}, {result.record.scenario}", result)
     items = []
-    for name, cell in scenarios.items():
-        data = cell.record.data
+    for name, result in scenarios.items():
+        data = result.record.data
         assert data is not None
         note = f"; {data.note}" if data.note else ""
         fitted = "" if data.train is None else f"{data.train} normal images to fit, {data.validation} to validate, "
@@ -105,9 +125,9 @@ def _data(selection: Selection) -> Description:
 def _corrections(selection: Selection) -> list[Item]:
     """What the evaluation had to correct in the ground truth of each scenario; the same for every method."""
     notes: dict[str, dict[str, None]] = {}
-    for cell in selection.cells:
-        name = f"{cell.record.collection.title}, {cell.record.scenario}, ground truth"
-        notes.setdefault(name, {}).update(dict.fromkeys(cell.record.notes))
+    for result in selection.results:
+        name = f"{result.record.collection.title}, {result.record.scenario}, ground truth"
+        notes.setdefault(name, {}).update(dict.fromkeys(result.record.notes))
     items = []
     for name, own in notes.items():
         shown = [
@@ -119,7 +139,7 @@ def _corrections(selection: Selection) -> list[Item]:
 
 
 def _environments(selection: Selection) -> Description:
-    texts = Counter(_environment(cell.record.environment) for cell in selection.cells)
+    texts = Counter(_environment(result.record.environment) for result in selection.results)
     return Description("Machines", tuple(Item(count(number, "cell"), text) for text, number in sorted(texts.items())))
 
 

@@ -12,8 +12,8 @@ from results.store import RunStore, safe_name
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One cell of the report.
+class Result:
+    """One cell as the report sees it.
 
     Attributes:
         record: Its outcome.
@@ -27,7 +27,7 @@ class Cell:
 
     @property
     def ok(self) -> bool:
-        """Whether the cell has metrics."""
+        """Whether it has metrics."""
         return self.record.status == "ok"
 
 
@@ -40,51 +40,51 @@ class Part:
             which is known only if all its scenarios are there.
         title: Its title; of a collection with scenarios of both forms, with a word on which these are.
         stem: Of file names, unique in the report.
-        cells: Of these scenarios, in the order of the selection.
+        results: Of these scenarios, in the order of the selection.
     """
 
     collection: Collection
     title: str
     stem: str
-    cells: tuple[Cell, ...]
+    results: tuple[Result, ...]
 
 
 @dataclass(frozen=True)
 class Selection:
-    """The cells of a report in their final order, and what was left out.
+    """The results of a report in their final order, and what was left out.
 
     Attributes:
-        cells: By collection (real ones first), scenario, row and seed.
+        results: By collection (real ones first), scenario, row and seed.
         left_out: One sentence per reason why records are not among them.
     """
 
-    cells: tuple[Cell, ...]
+    results: tuple[Result, ...]
     left_out: tuple[str, ...]
 
     @property
     def parts(self) -> tuple[Part, ...]:
         """Every collection; in two parts if only some of its scenarios have saturation thresholds."""
-        collections = {cell.record.collection.name: cell.record.collection for cell in self.cells}
+        collections = {result.record.collection.name: result.record.collection for result in self.results}
         stems = unique_stems(collections)
         return tuple(part for name, collection in collections.items() for part in self._parts(collection, stems[name]))
 
     @property
     def variants(self) -> tuple[Variant, ...]:
         """Every row, once, in the order of the tables."""
-        return tuple(sorted({cell.variant for cell in self.cells}, key=_variant_order))
+        return tuple(sorted({result.variant for result in self.results}, key=_variant_order))
 
     def _parts(self, collection: Collection, stem: str) -> list[Part]:
-        cells = tuple(cell for cell in self.cells if cell.record.collection.name == collection.name)
-        saturated = {cell.record.scenario for cell in cells if is_saturated(cell.record.metrics)}
-        plain = tuple(cell for cell in cells if cell.record.scenario not in saturated)
+        results = tuple(result for result in self.results if result.record.collection.name == collection.name)
+        saturated = {result.record.scenario for result in results if is_saturated(result.record.metrics)}
+        plain = tuple(result for result in results if result.record.scenario not in saturated)
         # A scenario of which every cell failed does not show its form.
-        if not saturated or not any(cell.ok for cell in plain):
-            return [Part(collection, collection.title, stem, cells)]
-        rest = tuple(cell for cell in cells if cell.record.scenario in saturated)
-        complete = len({cell.record.scenario for cell in cells}) == collection.scenarios
+        if not saturated or not any(result.ok for result in plain):
+            return [Part(collection, collection.title, stem, results)]
+        rest = tuple(result for result in results if result.record.scenario in saturated)
+        complete = len({result.record.scenario for result in results}) == collection.scenarios
         in_plain, in_rest = (
             collection.model_copy(
-                update={"scenarios": len({cell.record.scenario for cell in own}) if complete else None}
+                update={"scenarios": len({result.record.scenario for result in own}) if complete else None}
             )
             for own in (plain, rest)
         )
@@ -109,33 +109,38 @@ def unique_stems(names: Iterable[str]) -> dict[str, str]:
     return stems
 
 
-def read_runs(runs: Sequence[Path]) -> Selection:
+def read_runs(runs: Sequence[Path], *, any_files: bool = False) -> Selection:
     """Select from all records of some run folders.
+
+    Args:
+        runs: Run folders.
+        any_files: As for :func:`select`.
 
     Raises:
         ReportError: There is no record in them.
         results.errors.ResultError: A record cannot be read.
     """
-    found: list[tuple[Record, Path | None]] = []
+    stored: list[tuple[Record, Path | None]] = []
     for run in runs:
         store = RunStore(run)
         records = store.records()
         if not records:
             raise ReportError(f"no records in {run}; give the folder that `bench run --out` wrote, or run it first")
-        found += [(record, store.cell_directory(record)) for record in records]
-    return select(found)
+        stored += [(record, store.cell_directory(record)) for record in records]
+    return select(stored, any_files=any_files)
 
 
-def select(found: Iterable[tuple[Record, Path | None]]) -> Selection:
+def select(stored: Iterable[tuple[Record, Path | None]], *, any_files: bool = False) -> Selection:
     """Choose one record per row, scenario and seed, all of a scenario on the same files.
 
     Of the same cell the newest record counts; of a scenario whose files changed, the cells on the newest files.
 
     Args:
-        found: Records and the folders of their arrays.
+        stored: Records and the folders of their arrays.
+        any_files: Leave no cell out because it ran on other files of a scenario than the newest.
     """
     by_key: dict[str, tuple[Record, Path | None]] = {}
-    for record, directory in sorted(found, key=lambda pair: (pair[0].status == "ok", pair[0].created)):
+    for record, directory in sorted(stored, key=lambda pair: (pair[0].status == "ok", pair[0].created)):
         by_key[record.key] = (record, directory)
     newest_first = sorted(by_key.values(), key=lambda pair: (pair[0].created, pair[0].key), reverse=True)
     identities = identify([record for record, _ in newest_first])
@@ -146,7 +151,7 @@ def select(found: Iterable[tuple[Record, Path | None]]) -> Selection:
         scenario = (record.collection.name, record.scenario)
         if record.data is not None:
             current = fingerprints.setdefault(scenario, record.data.fingerprint)
-            if record.data.fingerprint != current:
+            if record.data.fingerprint != current and not any_files:
                 changed += 1
                 continue
         place = (identities[record.key], *scenario, record.seed)
@@ -162,16 +167,16 @@ def select(found: Iterable[tuple[Record, Path | None]]) -> Selection:
     if changed:
         left_out.append(f"{changed} records measured on other files of a scenario than the newest are left out.")
     variants = label_variants({identities[record.key]: record for record, _ in known_last})
-    cells = [Cell(record, variants[identities[record.key]], directory) for record, directory in chosen.values()]
-    return Selection(tuple(sorted(cells, key=_order)), tuple(left_out))
+    results = [Result(record, variants[identities[record.key]], directory) for record, directory in chosen.values()]
+    return Selection(tuple(sorted(results, key=_order)), tuple(left_out))
 
 
 def _variant_order(variant: Variant) -> tuple[str, str, int]:
     return variant.title.casefold(), variant.method, variant.number
 
 
-def _order(cell: Cell) -> tuple[object, ...]:
-    collection = cell.record.collection
+def _order(result: Result) -> tuple[object, ...]:
+    collection = result.record.collection
     # What ranks nothing comes after what does.
     first = (collection.note is not None, collection.title.casefold(), collection.name)
-    return (*first, cell.record.scenario, *_variant_order(cell.variant), cell.record.seed)
+    return (*first, result.record.scenario, *_variant_order(result.variant), result.record.seed)

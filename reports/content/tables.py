@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from reports.content.aggregate import Mean, Row, aggregate, best_rows, compared
-from reports.content.selection import Cell, Part
+from reports.content.selection import Part, Result
 from reports.content.vocabulary import metric_title, percent, table_metrics
 from results.published import published_accuracies, published_speeds
 from results.record import Collection
@@ -69,20 +69,20 @@ def _letter(index: int) -> str:
     return (_letter(head - 1) if head else "") + chr(ord("a") + tail)
 
 
-def available_metrics(cells: Sequence[Cell]) -> set[str]:
+def available_metrics(results: Sequence[Result]) -> set[str]:
     """Names of the metrics that any of the cells has or leaves undefined."""
-    return {metric for cell in cells for metric in (*cell.record.metrics, *cell.record.undefined)}
+    return {metric for result in results for metric in (*result.record.metrics, *result.record.undefined)}
 
 
-def stamps(cells: Sequence[Cell]) -> tuple[str, ...]:
+def stamps(results: Sequence[Result]) -> tuple[str, ...]:
     """What every table and figure made of these cells must say."""
-    notes = {cell.record.collection.note for cell in cells if cell.record.collection.note}
+    notes = {result.record.collection.note for result in results if result.record.collection.note}
     data = {
-        f"{cell.record.scenario}: {cell.record.data.note}"
-        for cell in cells
-        if cell.record.data is not None and cell.record.data.note
+        f"{result.record.scenario}: {result.record.data.note}"
+        for result in results
+        if result.record.data is not None and result.record.data.note
     }
-    scales = {cell.variant.train_scale for cell in cells}
+    scales = {result.variant.train_scale for result in results}
     scaled = [f"train scale {scale:g}: {scale:g} × the training length of the method" for scale in sorted(scales - {1})]
     if scaled and len(scales) > 1:
         scaled = ["train scales differ between rows; rows marked with one are trained for that part of their length"]
@@ -118,8 +118,8 @@ def accuracy_table(part: Part, metrics: Sequence[str] | None = None) -> Table:
         part: The collection, or the scenarios of it that are evaluated alike.
         metrics: A column each; those that reports show of what the cells have when ``None``.
     """
-    metrics = table_metrics(available_metrics(part.cells)) if metrics is None else metrics
-    rows = aggregate(part.cells, metrics)
+    metrics = table_metrics(available_metrics(part.results)) if metrics is None else metrics
+    rows = aggregate(part.results, metrics)
     marks = Marks()
     scales_differ = len({row.variant.train_scale for row in rows}) > 1
     same, best = compared(rows), best_values(part.collection, rows, metrics)
@@ -130,18 +130,18 @@ def accuracy_table(part: Part, metrics: Sequence[str] | None = None) -> Table:
         values = [_value(row, metric, best[metric][index], marks) for metric in metrics]
         fields.append((label, coverage, *values))
     columns = (Column("Method"), Column("Coverage"), *_metric_columns(metrics))
-    notes = _notes(rows, fields, marks, stamps(part.cells))
+    notes = _notes(rows, fields, marks, stamps(part.results))
     return Table(f"{part.title}, mean over scenarios", columns, tuple(fields), notes)
 
 
 def scenario_table(part: Part) -> Table:
     """Each scenario of one collection apart, one row per scenario, method and configuration."""
-    metrics = table_metrics(available_metrics(part.cells))
+    metrics = table_metrics(available_metrics(part.results))
     marks = Marks()
     fields, all_rows = [], []
-    scales_differ = len({cell.variant.train_scale for cell in part.cells}) > 1
-    for scenario in sorted({cell.record.scenario for cell in part.cells}):
-        rows = aggregate([cell for cell in part.cells if cell.record.scenario == scenario], metrics)
+    scales_differ = len({result.variant.train_scale for result in part.results}) > 1
+    for scenario in sorted({result.record.scenario for result in part.results}):
+        rows = aggregate([result for result in part.results if result.record.scenario == scenario], metrics)
         same, best = compared(rows), best_values(part.collection, rows, metrics)
         for index, row in enumerate(rows):
             label = _label(row, marks, scales_differ)
@@ -151,16 +151,16 @@ def scenario_table(part: Part) -> Table:
         all_rows += rows
     head = (Column("Scenario"), Column("Method"), Column("Seeds", numeric=True))
     columns = (*head, *_metric_columns(metrics))
-    notes = _notes(all_rows, fields, marks, stamps(part.cells))
+    notes = _notes(all_rows, fields, marks, stamps(part.results))
     return Table(f"{part.title}, each scenario", columns, tuple(fields), notes)
 
 
 def published_table(part: Part) -> Table | None:
     """What the papers say of the methods shown, on the complete collection; ``None`` if they say nothing."""
-    methods = {cell.variant.method for cell in part.cells}
+    methods = {result.variant.method for result in part.results}
     rows = [row for row in published_accuracies() if row.collection == part.collection.name and row.method in methods]
     available = {row.metric for row in rows}
-    metrics = table_metrics(available | {metric for metric in available_metrics(part.cells) if metric in available})
+    metrics = table_metrics(available | {metric for metric in available_metrics(part.results) if metric in available})
     if not rows:
         return None
     values = {(row.title, row.metric): row for row in rows if row.metric in metrics}
@@ -191,14 +191,14 @@ def published_table(part: Part) -> Table | None:
     return Table(title, columns, tuple(fields), (note, *marks.notes()))
 
 
-def failure_table(cells: Sequence[Cell]) -> Table:
+def failure_table(results: Sequence[Result]) -> Table:
     """The cells that failed, with their reasons; without rows if none did."""
     rows = []
-    for cell in cells:
-        if cell.record.failure is not None:
-            record, failure = cell.record, cell.record.failure
+    for result in results:
+        if result.record.failure is not None:
+            record, failure = result.record, result.record.failure
             place = f"{record.collection.name}/{record.scenario}"
-            texts = (cell.variant.label, place, str(record.seed), failure.kind, failure.reason)
+            texts = (result.variant.label, place, str(record.seed), failure.kind, failure.reason)
             rows.append(tuple(Field(text) for text in texts))
     heads = ("Method", "Scenario", "Seed", "Kind", "Reason")
     columns = tuple(Column(head, numeric=head == "Seed") for head in heads)
@@ -225,8 +225,8 @@ def _label(row: Row, marks: Marks, scales_differ: bool) -> Field:
 
 
 def _coverage_marks(row: Row, rows: int, same: bool, marks: Marks) -> tuple[str, ...]:
-    left_out = len(row.cells) - row.failed - len(row.coverage)
-    notes = [f"{row.failed} of {count(len(row.cells), 'cell')} failed"] if row.failed else []
+    left_out = len(row.results) - row.failed - len(row.coverage)
+    notes = [f"{row.failed} of {count(len(row.results), 'cell')} failed"] if row.failed else []
     if left_out:
         notes.append(f"{count(left_out, 'cell')} left out so that every seed averages the same scenarios")
     other = (OTHER,) if rows > 1 and not same else ()
@@ -238,7 +238,7 @@ def _value(row: Row, metric: str, best: bool, marks: Marks) -> Field:
     if mean.coverage == row.coverage and mean.value is not None:
         return Field(mean_text(mean), (), best)
     if not row.coverage:
-        reason = "no seed has all scenarios" if any(cell.ok for cell in row.cells) else "every cell failed"
+        reason = "no seed has all scenarios" if any(result.ok for result in row.results) else "every cell failed"
         return Field(UNDEFINED, (marks.of(reason),))
     reason = f"{metric_title(metric)} undefined: {row.undefined(metric)}"
     if mean.value is not None:

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from results.record import Record, Scalar, Weights
+from results.record import Precision, Record, Scalar, Weights
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,8 @@ class Variant:
         weights: Pretrained weights.
         protocol_hash: SHA-256 of the protocol.
         train_scale: Factor on the training length.
+        precision: That the networks predict in.
+        tf32: Whether a GPU may round the factors of float32 products to TF32.
     """
 
     identity: str
@@ -37,6 +39,8 @@ class Variant:
     weights: tuple[Weights, ...]
     protocol_hash: str
     train_scale: float
+    precision: Precision
+    tf32: bool
 
     @property
     def label(self) -> str:
@@ -50,7 +54,7 @@ class Variant:
         return (*preset, *self.deviations)
 
 
-_CHOSEN = {"method", "title", "source", "preset", "config", "protocol_hash", "train_scale"}
+_CHOSEN = {"method", "title", "source", "preset", "config", "protocol_hash", "train_scale", "precision", "tf32"}
 
 
 def variant_identity(record: Record) -> str:
@@ -92,8 +96,10 @@ def label_variants(by_identity: Mapping[str, Record]) -> dict[str, Variant]:
 
 
 def _number_order(record: Record) -> tuple[object, ...]:
-    # The method's own training length first, then shorter ones; the rest only has to be stable.
-    return record.method, -record.train_scale, record.preset or "", json.dumps(record.config), variant_identity(record)
+    # The method's own training length and float32 first; the rest only has to be stable.
+    numerics = (record.precision != "fp32", record.precision, record.tf32)
+    options = (record.preset or "", json.dumps(record.config))
+    return record.method, -record.train_scale, *options, *numerics, variant_identity(record)
 
 
 def _option(value: Scalar | list[Scalar]) -> str:
@@ -114,4 +120,6 @@ def _variant(identity: str, number: int, record: Record) -> Variant:
         weights=tuple(record.weights),
         protocol_hash=record.protocol_hash,
         train_scale=record.train_scale,
+        precision=record.precision,
+        tf32=record.tf32,
     )

@@ -3,128 +3,158 @@
 import csv
 import io
 import json
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple, TypeVar
 
-from reports.content.aggregate import Row, aggregate
+from reports.content.aggregate import Mean, Row, aggregate
 from reports.content.other_definitions import definitions_of
-from reports.content.selection import Cell, Selection
+from reports.content.selection import Result, Selection
 from reports.content.tables import available_metrics
 from results.definition_values import DefinitionValue
-from results.record import Collection
+from results.record import Collection, Record
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
-
-class MetricLine(NamedTuple):
-    """One metric of one cell; ``value`` is a fraction, empty where undefined for the reason beside it."""
-
-    method: str
-    title: str
-    collection: str
-    scenario: str
-    seed: int
-    train_scale: float
-    metric: str
-    value: float | None
-    undefined: str | None
-    key: str
-    protocol_hash: str
-    data_fingerprint: str | None
+Line = TypeVar("Line")
+Value = str | int | float | None
+Columns = Mapping[str, Callable[[Line], Value]]
+"""A column's name to what stands in it."""
 
 
-class MeanLine(NamedTuple):
+class _Metric(NamedTuple):
+    """One metric of one cell."""
+
+    result: Result
+    name: str
+
+    @property
+    def record(self) -> Record:
+        return self.result.record
+
+
+class _Mean(NamedTuple):
     """One metric of one row of the tables: mean over scenarios and seeds, standard deviation over seeds."""
 
-    method: str
-    title: str
-    collection: str
-    train_scale: float
+    collection: Collection
+    row: Row
     metric: str
-    mean: float | None
-    standard_deviation: float | None
-    scenarios: int
-    of_scenarios: int | None
-    seeds: int
-    scenario_names: str
-    seed_list: str
+
+    @property
+    def mean(self) -> Mean:
+        return self.row.means[self.metric]
 
 
-class CellLine(NamedTuple):
-    """How one cell ended, what it used, and how many seconds each stage took (no latency claim)."""
+class _Definition(NamedTuple):
+    """One definition of AU-PRO applied to one cell's maps; no result. Its deviation is from the exact one at 0.3."""
 
-    method: str
-    title: str
-    collection: str
-    scenario: str
-    seed: int
-    status: str
-    failure: str | None
-    preset: str | None
-    train_scale: float
-    training_steps: int | None
-    config: str
-    deviations: str
-    weights: str
-    train_images: int | None
-    validation_images: int | None
-    test_normal_images: int | None
-    test_anomalous_images: int | None
-    data_note: str | None
-    decode_s: float | None
-    fit_s: float | None
-    maps_s: float | None
-    metrics_s: float | None
-    device: str
-    cpu: str
-    gpu: str | None
-    git_commit: str | None
-    git_dirty: bool | None
-    created: str
-    command: str
-    key: str
+    result: Result
+    definition: DefinitionValue
 
 
-class DefinitionLine(NamedTuple):
-    """One definition of AU-PRO applied to one cell's maps; no result. ``deviation`` is from the exact one at 0.3."""
+# Values are fractions, empty where undefined for the reason beside them.
+_METRICS: Columns[_Metric] = {
+    "method": lambda line: line.record.method,
+    "title": lambda line: line.result.variant.label,
+    "collection": lambda line: line.record.collection.name,
+    "scenario": lambda line: line.record.scenario,
+    "seed": lambda line: line.record.seed,
+    "train_scale": lambda line: line.record.train_scale,
+    "metric": lambda line: line.name,
+    "value": lambda line: line.record.metrics[line.name],
+    "undefined": lambda line: line.record.undefined.get(line.name),
+    "key": lambda line: line.record.key,
+    "protocol_hash": lambda line: line.record.protocol_hash,
+    "data_fingerprint": lambda line: line.record.data.fingerprint if line.record.data else None,
+}
 
-    method: str
-    title: str
-    collection: str
-    scenario: str
-    seed: int
-    definition: str
-    value: float | None
-    deviation: float | None
-    description: str
-    source: str
-    key: str
+_MEANS: Columns[_Mean] = {
+    "method": lambda line: line.row.variant.method,
+    "title": lambda line: line.row.variant.label,
+    "collection": lambda line: line.collection.name,
+    "train_scale": lambda line: line.row.variant.train_scale,
+    "metric": lambda line: line.metric,
+    "mean": lambda line: line.mean.value,
+    "standard_deviation": lambda line: line.mean.deviation,
+    "scenarios": lambda line: line.mean.scenarios,
+    "of_scenarios": lambda line: line.collection.scenarios,
+    "seeds": lambda line: line.mean.seeds,
+    "scenario_names": lambda line: "; ".join(sorted({scenario for scenario, _ in line.mean.coverage})),
+    "seed_list": lambda line: " ".join(str(seed) for seed in sorted({seed for _, seed in line.mean.coverage})),
+}
 
+# How a cell ended, what it used, and how many seconds each stage took (no latency claim).
+_CELLS: Columns[Result] = {
+    "method": lambda result: result.record.method,
+    "title": lambda result: result.variant.label,
+    "collection": lambda result: result.record.collection.name,
+    "scenario": lambda result: result.record.scenario,
+    "seed": lambda result: result.record.seed,
+    "status": lambda result: result.record.status,
+    "failure": lambda result: result.record.failure.reason if result.record.failure else None,
+    "preset": lambda result: result.record.preset,
+    "train_scale": lambda result: result.record.train_scale,
+    "precision": lambda result: result.record.precision,
+    "tf32": lambda result: result.record.tf32,
+    "training_steps": lambda result: result.record.training_steps,
+    "config": lambda result: json.dumps(result.record.config, sort_keys=True),
+    "deviations": lambda result: "; ".join(result.record.deviations),
+    "implementation": lambda result: "; ".join(f"{part}: {path}" for part, path in _implementation(result)),
+    "weights": lambda result: "; ".join(f"{item.name} {item.sha256 or item.source}" for item in result.record.weights),
+    "train_images": lambda result: result.record.data.train if result.record.data else None,
+    "validation_images": lambda result: result.record.data.validation if result.record.data else None,
+    "test_normal_images": lambda result: result.record.data.test_normal if result.record.data else None,
+    "test_anomalous_images": lambda result: result.record.data.test_anomalous if result.record.data else None,
+    "data_note": lambda result: result.record.data.note if result.record.data else None,
+    "decode_s": lambda result: result.record.timings.decode if result.record.timings else None,
+    "fit_s": lambda result: result.record.timings.fit if result.record.timings else None,
+    "maps_s": lambda result: result.record.timings.maps if result.record.timings else None,
+    "metrics_s": lambda result: result.record.timings.metrics if result.record.timings else None,
+    "device": lambda result: result.record.environment.device,
+    "cpu": lambda result: result.record.environment.cpu,
+    "gpu": lambda result: result.record.environment.gpu,
+    "git_commit": lambda result: result.record.environment.git_commit,
+    "git_dirty": lambda result: result.record.environment.git_dirty,
+    "created": lambda result: result.record.created.isoformat(),
+    "command": lambda result: result.record.command,
+    "fit_key": lambda result: result.record.fit_key,
+    "key": lambda result: result.record.key,
+}
 
-def protect(text: str) -> str:
-    """Keep a spreadsheet from taking text for a formula: such text gets a leading apostrophe."""
-    return f"'{text}" if text.startswith(_FORMULA) else text
+_DEFINITIONS: Columns[_Definition] = {
+    "method": lambda line: line.result.record.method,
+    "title": lambda line: line.result.variant.label,
+    "collection": lambda line: line.result.record.collection.name,
+    "scenario": lambda line: line.result.record.scenario,
+    "seed": lambda line: line.result.record.seed,
+    "definition": lambda line: line.definition.name,
+    "value": lambda line: line.definition.value,
+    "deviation": lambda line: line.definition.deviation,
+    "description": lambda line: line.definition.description,
+    "source": lambda line: line.definition.source,
+    "key": lambda line: line.result.record.key,
+}
 
 
 def metrics_csv(selection: Selection) -> str:
     """Every metric of every cell."""
-    lines = [_metric_line(cell, metric) for cell in selection.cells for metric in sorted(cell.record.metrics)]
-    return _write(MetricLine._fields, lines)
+    return write_csv(
+        _METRICS, [_Metric(result, name) for result in selection.results for name in sorted(result.record.metrics)]
+    )
 
 
 def means_csv(selection: Selection) -> str:
     """Every metric of every row of the tables."""
     lines = []
     for part in selection.parts:
-        metrics = sorted(available_metrics(part.cells))
-        rows = aggregate(part.cells, metrics)
-        lines += [_mean_line(part.collection, row, metric) for row in rows for metric in metrics]
-    return _write(MeanLine._fields, lines)
+        metrics = sorted(available_metrics(part.results))
+        rows = aggregate(part.results, metrics)
+        lines += [_Mean(part.collection, row, metric) for row in rows for metric in metrics]
+    return write_csv(_MEANS, lines)
 
 
 def cells_csv(selection: Selection) -> str:
     """Every cell, those that failed too."""
-    return _write(CellLine._fields, [_cell_line(cell) for cell in selection.cells])
+    return write_csv(_CELLS, selection.results)
 
 
 def definitions_csv(selection: Selection) -> str | None:
@@ -133,101 +163,25 @@ def definitions_csv(selection: Selection) -> str | None:
     Raises:
         results.errors.ResultError: A definitions file is damaged.
     """
-    lines = [_definition_line(cell, value) for cell in selection.cells for value in definitions_of(cell)]
-    return _write(DefinitionLine._fields, lines) if lines else None
+    lines = [_Definition(result, value) for result in selection.results for value in definitions_of(result)]
+    return write_csv(_DEFINITIONS, lines) if lines else None
 
 
-def _definition_line(cell: Cell, found: DefinitionValue) -> DefinitionLine:
-    return DefinitionLine(
-        method=cell.record.method,
-        title=cell.variant.label,
-        collection=cell.record.collection.name,
-        scenario=cell.record.scenario,
-        seed=cell.record.seed,
-        definition=found.name,
-        value=found.value,
-        deviation=found.deviation,
-        description=found.description,
-        source=found.source,
-        key=cell.record.key,
-    )
-
-
-def _metric_line(cell: Cell, metric: str) -> MetricLine:
-    record = cell.record
-    return MetricLine(
-        method=record.method,
-        title=cell.variant.label,
-        collection=record.collection.name,
-        scenario=record.scenario,
-        seed=record.seed,
-        train_scale=record.train_scale,
-        metric=metric,
-        value=record.metrics[metric],
-        undefined=record.undefined.get(metric),
-        key=record.key,
-        protocol_hash=record.protocol_hash,
-        data_fingerprint=record.data.fingerprint if record.data else None,
-    )
-
-
-def _mean_line(collection: Collection, row: Row, metric: str) -> MeanLine:
-    mean = row.means[metric]
-    return MeanLine(
-        method=row.variant.method,
-        title=row.variant.label,
-        collection=collection.name,
-        train_scale=row.variant.train_scale,
-        metric=metric,
-        mean=mean.value,
-        standard_deviation=mean.deviation,
-        scenarios=mean.scenarios,
-        of_scenarios=collection.scenarios,
-        seeds=mean.seeds,
-        scenario_names="; ".join(sorted({scenario for scenario, _ in mean.coverage})),
-        seed_list=" ".join(str(seed) for seed in sorted({seed for _, seed in mean.coverage})),
-    )
-
-
-def _cell_line(cell: Cell) -> CellLine:
-    record, data, timings, environment = cell.record, cell.record.data, cell.record.timings, cell.record.environment
-    return CellLine(
-        method=record.method,
-        title=cell.variant.label,
-        collection=record.collection.name,
-        scenario=record.scenario,
-        seed=record.seed,
-        status=record.status,
-        failure=record.failure.reason if record.failure else None,
-        preset=record.preset,
-        train_scale=record.train_scale,
-        training_steps=record.training_steps,
-        config=json.dumps(record.config, sort_keys=True),
-        deviations="; ".join(record.deviations),
-        weights="; ".join(f"{weight.name} {weight.sha256 or weight.source}" for weight in record.weights),
-        train_images=data.train if data else None,
-        validation_images=data.validation if data else None,
-        test_normal_images=data.test_normal if data else None,
-        test_anomalous_images=data.test_anomalous if data else None,
-        data_note=data.note if data else None,
-        decode_s=timings.decode if timings else None,
-        fit_s=timings.fit if timings else None,
-        maps_s=timings.maps if timings else None,
-        metrics_s=timings.metrics if timings else None,
-        device=environment.device,
-        cpu=environment.cpu,
-        gpu=environment.gpu,
-        git_commit=environment.git_commit,
-        git_dirty=environment.git_dirty,
-        created=record.created.isoformat(),
-        command=record.command,
-        key=record.key,
-    )
-
-
-def _write(head: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
+def write_csv(columns: Columns[Line], lines: Iterable[Line]) -> str:
+    """Write a head and a row per line; text that a spreadsheet would take for a formula is protected."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(head)
-    writer.writerows([protect(value) if isinstance(value, str) else value for value in line] for line in lines)
+    writer.writerow(columns)
+    for line in lines:
+        values = [value(line) for value in columns.values()]
+        writer.writerow([protect(value) if isinstance(value, str) else value for value in values])
     return buffer.getvalue()
+
+
+def protect(text: str) -> str:
+    """Keep a spreadsheet from taking text for a formula: such text gets a leading apostrophe."""
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def _implementation(result: Result) -> list[tuple[str, str]]:
+    return sorted(result.record.implementation.items())

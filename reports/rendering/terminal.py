@@ -19,21 +19,20 @@ def summary_table(records: Sequence[Record]) -> Group:
     What must be said of rows and collections stands under each table. Print it with a rich console.
     """
     selection = select((record, None) for record in records)
-    parts: list[RichTable | Text] = []
-    for part in selection.parts:
-        parts += _render(accuracy_table(part, summary_metrics(available_metrics(part.cells))))
-    failures = failure_table(selection.cells)
-    return Group(*parts, *(_render(failures) if failures.rows else []))
+    tables = [accuracy_table(part, summary_metrics(available_metrics(part.results))) for part in selection.parts]
+    failures = failure_table(selection.results)
+    return Group(*(render_table(table) for table in (*tables, *([failures] if failures.rows else []))))
 
 
-def _render(table: Table) -> list[RichTable | Text]:
+def render_table(table: Table) -> Group:
+    """Show a table, and its notes below it."""
     shown = RichTable(box=SIMPLE_HEAD, title=Text(table.title, "bold"), title_justify="left", pad_edge=False)
     for column in table.columns:
         shown.add_column(Text(column.title), justify="right" if column.numeric else "left")
     for row in table.rows:
         shown.add_row(*(_field(field) for field in row))
     notes = [f"{note.mark}: {note.text}" if note.mark else note.text for note in table.notes]
-    return [shown, *(Text(note, "dim") for note in notes), Text("")]
+    return Group(shown, *(Text(note, "dim") for note in notes), Text(""))
 
 
 def _field(field: Field) -> Text:

@@ -1,17 +1,22 @@
 """The command line in this process: what it refuses, and what it lists."""
 
 import dataclasses
+import json
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cli_support import REPOSITORY
 
 from bench.cli import main
-from methods.common import backbones
+from bench.commands.distill import distill
+from methods.common import precision
 from methods.efficientad.distillation import DistillationConfig
+from methods.registry import load_method
+from methods.weights import catalogue
 from methods.weights.files import Download
 
 Invoke = Callable[..., tuple[int, str]]
@@ -73,6 +78,9 @@ def test_help_loads_nothing_heavy() -> None:
         (["run", "--methods", "tiny", "--penalty-images", "nowhere"], "nowhere does not exist"),
         (["run", "--methods", "tiny", "--config", "nowhere.toml"], "cannot read the configuration"),
         (["run", "--methods", "tiny", "--out", "file/out"], "cannot write to file/out"),
+        (["run", "--methods", "tiny", "--precision", "fp8"], "--precision does not take 'fp8'"),
+        (["run", "--methods", "tiny", "--json"], "--json is the form in which --dry-run prints"),
+        (["evaluate", ".", "--definitions", "some"], "--definitions does not take 'some'"),
         (["methods", "tinny"], "did you mean 'tiny'?"),
         (["report", "nowhere"], "no records in nowhere"),
         (["distill", "--photographs", ".", "--out", "x.safetensors", "--size", "L"], "--size does not take 'L'"),
@@ -93,8 +101,8 @@ def test_weights_out_of_reach_say_who_needs_them_and_what_needs_none(
     invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     offline = Download("http://127.0.0.1:9/wide_resnet101_2.pth", "0" * 64)
-    default = backbones.BACKBONES["wide_resnet101_2"]
-    monkeypatch.setitem(backbones.BACKBONES, "wide_resnet101_2", dataclasses.replace(default, download=offline))
+    default = catalogue.BACKBONES["wide_resnet101_2"]
+    monkeypatch.setitem(catalogue.BACKBONES, "wide_resnet101_2", dataclasses.replace(default, download=offline))
     run = ("run", "--methods", "patchcore", "--datasets", "parts/nut", "--weights-dir", "weights", "--dry-run")
     code, output = invoke(*run)
     assert code == 2
@@ -104,16 +112,20 @@ def test_weights_out_of_reach_say_who_needs_them_and_what_needs_none(
     assert invoke(*run, "--set", "patchcore.backbone=efficientnet_lite0")[0] == 0
 
 
+def planned(invoke: Invoke, *more: object) -> list[dict[str, Any]]:
+    """The cells that a run would have."""
+    code, output = invoke("run", "--methods", "tiny", "--datasets", "parts/nut", "--dry-run", "--json", *more)
+    assert code == 0, output
+    cells: list[dict[str, Any]] = json.loads(output)["cells"]
+    return cells
+
+
 def test_flags_win_over_the_configuration_file(invoke: Invoke, tmp_path: Path) -> None:
     config = tmp_path / "bench.toml"
-    config.write_text(
-        'methods = ["tiny"]\ndatasets = "parts/nut"\nseeds = [4, 5]\ntrain-scale = 0.5\nset.tiny.side = 16\n'
-    )
-    code, output = invoke("run", "--config", config, "--dry-run", "--seeds", "7", "--set", "tiny.training_steps=60")
-    assert code == 0
-    assert [line.split("│")[1:5] for line in output.splitlines() if "parts/nut" in line] == [
-        [" tiny   ", " parts/nut ", "    7 ", "    30 "]
-    ]
+    config.write_text('methods = ["patchcore"]\nseeds = [4, 5]\ntrain-scale = 0.5\nset.tiny.side = 16\n')
+    (cell,) = planned(invoke, "--config", config, "--seeds", "7", "--set", "tiny.training_steps=60")
+    assert (cell["method"], cell["seed"], cell["training_steps"]) == ("tiny", 7, 30)
+    assert (cell["config"]["side"], cell["config"]["training_steps"]) == (16, 60)
     config.write_text('method = ["tiny"]\n')
     code, output = invoke("run", "--config", config)
     assert code == 2
@@ -123,19 +135,34 @@ def test_flags_win_over_the_configuration_file(invoke: Invoke, tmp_path: Path) -
 def test_a_dry_run_writes_nothing(invoke: Invoke, tmp_path: Path) -> None:
     code, output = invoke("run", "--methods", "tiny", "--seeds", "0,1,2", "--dry-run")
     assert code == 0
-    assert output.count("to run") == 7
     assert "6 of 6 cells to run, 120 training steps; run folder: runs/" in output
+    assert all(cell["due"] == "to run" and cell["record"] is None for cell in planned(invoke))
     assert not list(tmp_path.iterdir())
 
 
-def test_keys_depend_on_what_determines_a_result(invoke: Invoke) -> None:
-    def key(*more: object) -> str:
-        arguments = ("run", "--methods", "tiny", "--datasets", "parts/nut", "--dry-run", *more)
-        return next(line.split("│")[6] for line in invoke(*arguments)[1].splitlines() if "parts/nut" in line)
+def test_what_distinguishes_a_row_is_planned_with_it(invoke: Invoke) -> None:
+    (cell,) = planned(invoke)
+    assert (cell["deviations"], cell["precision"], cell["tf32"]) == ([], "fp32", False)
+    (cell,) = planned(invoke, "--precision", "bf16", "--force", "--tf32", "--train-scale", "0.5")
+    assert (cell["precision"], cell["tf32"]) == ("bf16", True)
+    assert cell["deviations"] == ["10 of 20 training steps", "precision bf16", "TF32"]
 
-    keys = [key(), key("--seeds", 1), key("--train-scale", 0.5), key("--set", "tiny.side=48")]
-    assert len(set(keys)) == len(keys)
-    assert key("--out", "elsewhere", "--workers", 3, "--keep-maps") == keys[0]
+
+def test_a_fused_network_shows_in_the_row(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load_method("tiny"), "fused", "batch norms")
+    (cell,) = planned(invoke)
+    assert cell["deviations"] == ["algebraically fused: batch norms"]
+
+
+def test_a_precision_that_this_cpu_only_emulates_is_refused_unless_forced(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "cpu_features", lambda: frozenset({"avx2"}))
+    code, output = invoke("run", "--methods", "tiny", "--precision", "bf16", "--device", "cpu", "--dry-run")
+    assert code == 2
+    assert "bf16 is not supported by this CPU" in output
+    assert "--force" in output
+    assert planned(invoke, "--precision", "bf16", "--device", "cpu", "--force")
 
 
 def test_methods_and_their_options_are_listed(invoke: Invoke) -> None:
@@ -174,7 +201,11 @@ def test_every_option_of_a_distillation_is_a_flag(invoke: Invoke) -> None:
     _, output = invoke("distill", "--help")
     for field in dataclasses.fields(DistillationConfig):
         line = next(line for line in output.splitlines() if f"--{field.name.replace('_', '-')} " in line)
-        assert f"[default: ({field.default})]" in line
+        shown = f"{field.default:g}" if isinstance(field.default, float) else field.default
+        assert f"Default: {shown}." in line
+    summary = str(distill.__doc__).splitlines()[0]
+    assert summary in output
+    assert summary in invoke("--help")[1]
 
 
 def test_a_distillation_writes_teacher_and_card(invoke: Invoke, data_root: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,8 +17,9 @@ from rich.console import Console
 
 from bench.datasets.images import image_size
 from bench.errors import DataError, UsageError
-from bench.evaluation import EvaluationOptions, evaluate_maps
+from bench.evaluation import evaluate_maps
 from bench.given_maps import read_map
+from bench.options import EvaluationOptions
 from metrics import UpsampledMaps
 from metrics.definitions import DEFINITIONS
 from results.arrays import read_examples, read_maps
@@ -28,9 +30,19 @@ from results.store import RunStore
 
 @pytest.fixture(scope="module")
 def run(data_root: Path, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of ``tiny`` on two plain scenarios and on one in LOCO form that has kept its maps."""
+    """A run of ``tiny`` on two plain scenarios and on one in LOCO form that has kept its maps and models."""
     out = tmp_path_factory.mktemp("kept") / "out"
-    command = ["run", "--methods", "tiny", "--datasets", "parts,demo/coins", "--out", out, "--keep-maps"]
+    command = [
+        "run",
+        "--methods",
+        "tiny",
+        "--datasets",
+        "parts,demo/coins",
+        "--out",
+        out,
+        "--keep-maps",
+        "--keep-models",
+    ]
     done = subprocess.run(
         [sys.executable, "-m", "bench", *map(str, command), "--data-root", str(data_root)],
         env=environment,
@@ -89,6 +101,49 @@ def test_kept_maps_give_the_same_numbers_bit_by_bit(bench: Command, run: Path, d
     assert [r.model_dump(exclude=made_anew) for r in after] == [r.model_dump(exclude=made_anew) for r in before]
     assert {r.maps.record for r in after if r.maps} == {r.key for r in before}
     assert (tmp_path / "again/report/means.csv").read_bytes() == (run / "report/means.csv").read_bytes()
+
+
+def test_kept_models_predict_the_same_maps_bit_by_bit(
+    bench: Command, run: Path, data_root: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    for maps in tmp_path.glob("run/cells/*/maps.npz"):
+        maps.unlink()
+    done = bench("evaluate", "run", "--with-models", "--data-root", data_root, "--out", "again")
+    assert done.returncode == 0, done.stdout + done.stderr
+    before, after = RunStore(run), RunStore(tmp_path / "again")
+    assert [(r.metrics, r.images, r.model) for r in after.records()] == [
+        (r.metrics, r.images, r.model) for r in before.records()
+    ]
+    for old, new in zip(before.records(), after.records(), strict=True):
+        kept, made = read_maps(before.cell_directory(old)), read_maps(after.cell_directory(new))
+        assert kept.keys() == made.keys()
+        assert all(np.array_equal(kept[name], made[name]) for name in kept)
+        assert new.implementation["maps"] == f"predicted again by the kept model of {old.key[:12]}"
+        assert new.maps is not None
+        assert new.maps.record == old.key
+
+
+def test_a_damaged_model_costs_its_cell(bench: Command, run: Path, data_root: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    model = next(tmp_path.glob("run/cells/*-bolt-*/model.safetensors"))
+    content = bytearray(model.read_bytes())
+    content[-1] ^= 1
+    model.write_bytes(content)
+    next(tmp_path.glob("run/cells/*-nut-*/model.safetensors")).unlink()
+    arguments = ("evaluate", "run", "--with-models", "--data-root", data_root, "--datasets", "parts", "--out", "out")
+    done = bench(*arguments)
+    assert done.returncode == 3, done.stdout + done.stderr
+    failures = [record.failure for record in RunStore(tmp_path / "out").records()]
+    reasons = [failure.reason for failure in failures if failure is not None]
+    assert "model.safetensors is damaged (its SHA-256" in reasons[0]
+    assert "cannot read the model" in reasons[1]
+    shutil.rmtree(tmp_path / "out")
+    for description in tmp_path.glob("run/cells/*/model.json"):
+        description.unlink()
+    done = bench(*arguments)
+    assert done.returncode == 2
+    assert "no cell of run has kept its models\n  Run it again with bench run --keep-models" in done.stderr
 
 
 @pytest.mark.parametrize("save", [save_tiff, save_npy, save_npz])
@@ -278,13 +333,14 @@ def test_maps_at_the_networks_resolution_are_upsampled_on_request(
         ({"maps": "maps"}, "--name is missing"),
         ({"maps": "maps", "name": "m", "datasets": "part"}, "did you mean parts"),
         ({"maps": "empty", "name": "m"}, "has no maps of parts/bolt, parts/nut"),
+        ({"maps": "maps", "name": "m", "with_models": True}, "--with-models is for run folders"),
         ({"maps": "run", "name": "m"}, "--name is for maps from elsewhere"),
         ({"maps": "run", "out": "run"}, "holds the maps: choose another folder"),
         ({"maps": "run", "datasets": "demo/brick"}, "no cell of .* is of demo/brick: it has .*parts/nut"),
     ],
 )
 def test_commands_that_make_no_sense(
-    run: Path, maps: Path, data_root: Path, tmp_path: Path, options: dict[str, str], message: str
+    run: Path, maps: Path, data_root: Path, tmp_path: Path, options: dict[str, Any], message: str
 ) -> None:
     (tmp_path / "empty").mkdir()
     shutil.copytree(run, tmp_path / "run")

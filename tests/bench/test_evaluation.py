@@ -13,8 +13,7 @@ from bench.datasets.catalogue import collection_of
 from bench.datasets.layouts.mvtec import read_scenario
 from bench.datasets.scenario import Scenario
 from bench.errors import DataError
-from bench.protocol import PROTOCOL
-from bench.scoring import Predictions, check_ground_truth, evaluate
+from bench.scoring import AnomalyMaps, check_ground_truth, score
 
 SIZE = (20, 30)
 
@@ -40,7 +39,7 @@ def loco(folder: Path, defects: tuple[str, ...], saturation: int = 8) -> Scenari
     return read_scenario(folder, collection_of(folder.parent), Cache(folder, enabled=False))
 
 
-def predictions(scenario: Scenario) -> Predictions:
+def anomaly_maps(scenario: Scenario) -> AnomalyMaps:
     """Structural defects are half found, which is enough; logical ones are missed."""
     maps = []
     for image in scenario.test:
@@ -50,48 +49,53 @@ def predictions(scenario: Scenario) -> Predictions:
         if image.defect.startswith("logical"):
             pixels[4:8, 4:8] = -1
         maps.append(pixels)
-    return Predictions(maps, np.array([pixels.max() for pixels in maps], np.float64))
+    return AnomalyMaps(maps, np.array([pixels.max() for pixels in maps], np.float64))
 
 
 def test_structural_and_logical_anomalies_are_scored_apart_and_averaged(tmp_path: Path) -> None:
     scenario = loco(tmp_path / "loco/box", ("structural_anomalies", "logical_anomalies"))
     sizes = [SIZE] * len(scenario.test)
-    check_ground_truth(scenario.test, sizes, saturated=True)
-    scores = evaluate(predictions(scenario), scenario.test, sizes, PROTOCOL, saturated=True, threads=1)
-    assert scores.undefined == {}
-    assert scores.metrics["structural/au_spro@0.05"] == 1
-    assert scores.metrics["logical/au_spro@0.05"] == 0
-    assert scores.metrics["au_spro@0.05"] == 0.5
-    assert scores.metrics["structural/image_au_roc"] == 1
+    check_ground_truth(scenario, sizes)
+    metrics = score(anomaly_maps(scenario), scenario, sizes, threads=1)
+    values = metrics.named()
+    assert metrics.undefined == {}
+    assert values["structural/au_spro@0.05"] == 1
+    assert values["logical/au_spro@0.05"] == 0
+    assert values["au_spro@0.05"] == 0.5
+    assert values["structural/image_au_roc"] == 1
+    assert {region.saturation for region in metrics.regions} == {8}
+    assert [region.values["au_spro@0.05"] for region in metrics.regions] == [1, 1, 0, 0]
     for name in ("au_spro@0.3", "au_spro@1.0", "image_au_roc", "image_average_precision", "image_f1_max"):
-        halves = [scores.metrics[f"{half}/{name}"] for half in ("structural", "logical")]
-        assert scores.metrics[name] == pytest.approx(np.mean(halves))
+        halves = [values[f"{half}/{name}"] for half in ("structural", "logical")]
+        assert values[name] == pytest.approx(np.mean(halves))
 
 
 def test_without_one_half_the_mean_is_undefined_and_says_why(tmp_path: Path) -> None:
     scenario = loco(tmp_path / "loco/box", ("structural_anomalies",))
     sizes = [SIZE] * len(scenario.test)
-    scores = evaluate(predictions(scenario), scenario.test, sizes, PROTOCOL, saturated=True, threads=1)
-    assert scores.metrics["structural/image_au_roc"] == 1
-    assert scores.metrics["image_au_roc"] is None
-    assert scores.undefined["image_au_roc"] == "logical: no image is anomalous"
-    assert {name for name, value in scores.metrics.items() if value is None} == set(scores.undefined)
+    metrics = score(anomaly_maps(scenario), scenario, sizes, threads=1)
+    values = metrics.named()
+    assert values["structural/image_au_roc"] == 1
+    assert values["image_au_roc"] is None
+    assert metrics.undefined["image_au_roc"] == "logical: no image is anomalous"
+    assert {name for name, value in values.items() if value is None} == set(metrics.undefined)
+    assert {region.defect for region in metrics.regions} == {"structural_anomalies"}
 
 
 def test_anomalies_that_are_neither_are_refused(tmp_path: Path) -> None:
     scenario = loco(tmp_path / "loco/box", ("dent",))
     with pytest.raises(DataError, match="neither structural nor logical"):
-        check_ground_truth(scenario.test, [SIZE] * len(scenario.test), saturated=True)
+        check_ground_truth(scenario, [SIZE] * len(scenario.test))
 
 
 def test_what_is_corrected_in_the_ground_truth_is_noted(tmp_path: Path) -> None:
     scenario = loco(tmp_path / "loco/box", ("structural_anomalies", "logical_anomalies"), saturation=400)
     write(tmp_path / "loco/box/ground_truth/logical_anomalies/1/000.png", np.zeros(SIZE, np.uint8))
     sizes = [SIZE] * len(scenario.test)
-    scores = evaluate(predictions(scenario), scenario.test, sizes, PROTOCOL, saturated=True, threads=1)
-    assert scores.notes[0] == "test/logical_anomalies/1: anomalous, but its ground truth marks no pixel"
-    assert len(scores.notes) == 4
-    assert all("saturation 400 taken as 16" in note for note in scores.notes[1:])
+    metrics = score(anomaly_maps(scenario), scenario, sizes, threads=1)
+    assert metrics.notes[0] == "test/logical_anomalies/1: anomalous, but its ground truth marks no pixel"
+    assert len(metrics.notes) == 4
+    assert all("saturation 400 taken as 16" in note for note in metrics.notes[1:])
 
 
 def test_an_empty_mask_is_noted_and_its_image_stays_anomalous(tmp_path: Path) -> None:
@@ -102,6 +106,6 @@ def test_an_empty_mask_is_noted_and_its_image_stays_anomalous(tmp_path: Path) ->
     maps = [np.random.default_rng(index).random((8, 8), np.float32) for index in range(len(scenario.test))]
     image_scores = np.array([float(image.anomalous) for image in scenario.test])
     sizes = [(40, 48)] * len(maps)
-    scores = evaluate(Predictions(maps, image_scores), scenario.test, sizes, PROTOCOL, saturated=False, threads=1)
-    assert scores.notes == ("test/dent/001: anomalous, but its ground truth marks no pixel",)
-    assert scores.metrics["image_au_roc"] == 1.0
+    metrics = score(AnomalyMaps(maps, image_scores), scenario, sizes, threads=1)
+    assert metrics.notes == ("test/dent/001: anomalous, but its ground truth marks no pixel",)
+    assert metrics.named()["image_au_roc"] == 1.0

@@ -1,5 +1,6 @@
 """``bench run`` as users run it: to the end, again, interrupted, killed."""
 
+import json
 import os
 import shutil
 import signal
@@ -14,9 +15,12 @@ import psutil
 import pytest
 from cli_support import Command
 
-from bench.plan import Plan
-from bench.run import choose_folder
+from bench.cell import kept_maps
+from bench.datasets.cache import Cache
+from bench.datasets.selection import select_scenarios
+from bench.run_folder import choose_folder
 from reports.block import BEGIN, END
+from results.arrays import read_maps
 from results.store import RunStore
 
 Start = Callable[..., subprocess.Popen[str]]
@@ -96,7 +100,7 @@ def test_a_run_records_every_cell_and_reports(finished: subprocess.CompletedProc
     record = records[0]
     assert record.training_steps == len(record.losses) == 20
     assert record.data is not None
-    assert (record.data.train, record.data.validation) == (5, 1)
+    assert (record.data.train, record.data.validation) == (6, 0)
     assert record.environment.threads >= 1
     assert "au_pro_q1@0.3" in record.metrics
     assert "au_pro_q1@0.05" not in record.metrics
@@ -184,13 +188,69 @@ def test_cells_without_maps_run_again_to_keep_them(
 ) -> None:
     shutil.copytree(out, tmp_path / "out")
     next(tmp_path.glob("out/cells/*/maps.npz")).unlink()
-    command = [sys.executable, "-m", "bench", *arguments(data_root, "--dry-run")]
-    kept = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert "1 of 4 cells to run" in kept.stdout
-    assert "to run again for its maps" in kept.stdout
+    command = [sys.executable, "-m", "bench", *arguments(data_root, "--dry-run", "--json")]
+
+    def reasons() -> list[str | None]:
+        done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)
+        return [cell["due"] for cell in json.loads(done.stdout)["cells"]]
+
+    assert sorted(reasons(), key=str) == [None, None, None, "to run again for its maps"]
     command.remove("--keep-maps")
-    rest = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert "0 of 4 cells to run" in rest.stdout
+    assert reasons() == [None] * 4
+
+
+def test_a_kept_model_is_taken_where_only_the_test_images_have_changed(
+    bench: Command, data_root: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(data_root, tmp_path / "data")
+    command = ("run", "--methods", "tiny", "--datasets", "parts/bolt", "--data-root", "data", "--out", "out")
+    assert bench(*command, "--keep-models").returncode == 0
+    (old,) = RunStore(tmp_path / "out").records()
+    first = tmp_path / "data/parts/bolt/test/good"
+    shutil.copy(first / "000.png", first / "001.png")
+    done = bench(*command, TINY="0=bug")  # which it shows when it is fitted
+    assert done.returncode == 0, done.stdout + done.stderr
+    (new,) = [record for record in RunStore(tmp_path / "out").records() if record.key != old.key]
+    assert new.fit_key == old.fit_key
+    assert new.implementation == {**old.implementation, "fit": f"kept model of {old.key[:12]}"}
+    assert (new.training_steps, new.losses, new.model) == (old.training_steps, old.losses, old.model)
+    assert new.data is not None
+    assert old.data is not None
+    assert new.data.fingerprint != old.data.fingerprint
+    assert (new.data.train, new.data.validation) == (old.data.train, old.data.validation)
+    assert new.timings is not None
+    assert old.timings is not None
+    assert new.timings.fit == old.timings.fit
+    inodes = {path.stat().st_ino for path in tmp_path.glob("out/cells/*/model.safetensors")}
+    assert len(inodes) == 1, "the model is there twice"
+
+    image = tmp_path / "data/parts/bolt/train/good/000.png"
+    shutil.copy(image.with_name("001.png"), image)
+    fitted = bench(*command, TINY="0=bug")
+    assert fitted.returncode == 3
+    assert "nobody expected this" in fitted.stdout
+
+
+def test_kept_maps_are_taken_where_only_the_scoring_has_changed(out: Path, data_root: Path, tmp_path: Path) -> None:
+    record = RunStore(out).records()[0]
+    folder = RunStore(out).cell_directory(record)
+    cache = Cache(tmp_path, enabled=False)
+    (bolt,), (nut,) = (select_scenarios(name, data_root, cache) for name in ("parts/bolt", "parts/nut"))
+    maps = kept_maps(folder, bolt)
+    assert maps is not None
+    assert maps.scores.tolist() == [image.score for image in record.images]
+    stored = read_maps(folder)
+    assert all((maps.maps[index] == stored[name]).all() for index, name in enumerate(bolt.names))
+    assert kept_maps(folder, nut) is None, "maps of other images"
+    assert kept_maps(tmp_path, bolt) is None, "no maps"
+
+
+def test_cells_without_models_run_again_to_keep_them(
+    out: Path, bench: Command, data_root: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(out, tmp_path / "out")
+    done = bench(*arguments(data_root, "--keep-models", "--dry-run", "--json"))
+    assert {cell["due"] for cell in json.loads(done.stdout)["cells"]} == {"to run again for its model"}
 
 
 def test_the_means_go_into_a_markdown_file(out: Path, environment: dict[str, str], tmp_path: Path) -> None:
@@ -211,11 +271,10 @@ def test_without_out_the_newest_run_of_the_same_cells_continues(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    plan = Plan((), "none")
     for name, keys in (("2026-01-01", "[]"), ("2026-01-02", "[]"), ("2026-01-03", '["other"]'), ("2026-01-04", "{")):
         (tmp_path / "runs" / name).mkdir(parents=True)
         (tmp_path / "runs" / name / "plan.json").write_text(f'{{"keys": {keys}}}')
-    folder, why = choose_folder(None, plan)
+    folder, why = choose_folder(None, [])
     assert folder == Path("runs/2026-01-02")
     assert "continued" in why
-    assert choose_folder(Path("there"), plan) == (Path("there"), "")
+    assert choose_folder(Path("there"), []) == (Path("there"), "")

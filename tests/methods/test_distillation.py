@@ -6,9 +6,12 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from methods.common.backbones import Backbone
+from methods.common.precision import cpu_features, lacks_instructions
 from methods.detector import ImageSet
-from methods.efficientad import distillation
+from methods.efficientad import distillation, distillation_target
 from methods.efficientad.distillation import DistillationConfig, distill
+from methods.efficientad.distillation_target import DistillationTarget, PhotographPool
 from methods.efficientad.pdn import TEACHER_CHANNELS, patch_description_network
 from methods.efficientad.teachers import load_teacher, teacher_identity
 from methods.errors import MethodError
@@ -43,8 +46,8 @@ class Stopped(Exception):
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     """A 16x16 grid of features instead of 64x64."""
-    monkeypatch.setattr(distillation, "BACKBONE_SIZE", (128, 128))
-    monkeypatch.setattr(distillation, "TEACHER_SIZE", (64, 64))
+    monkeypatch.setattr(distillation_target, "BACKBONE_SIZE", (128, 128))
+    monkeypatch.setattr(distillation_target, "TEACHER_SIZE", (64, 64))
 
 
 def run(out, config=CONFIG, photographs=None, stop_after=None, **options):
@@ -123,9 +126,18 @@ def test_an_empty_folder_is_an_error(tmp_path):
 
 def test_the_medium_teacher(tmp_path):
     out = tmp_path / "teacher.safetensors"
-    config = DistillationConfig("M", "efficientnet_lite0", steps=1, batch_size=1, precision="bf16")
-    run(out, config)
+    run(out, replace(CONFIG, size="M", steps=1, batch_size=1))
     load_teacher(patch_description_network("M", TEACHER_CHANNELS, padding=False), "M", str(out), tmp_path)
+
+
+def test_bf16_trains_or_says_that_the_cpu_cannot(tmp_path):
+    out, config = tmp_path / "teacher.safetensors", replace(CONFIG, steps=1, precision="bf16")
+    if lacks_instructions("bf16", cpu_features()):
+        with pytest.raises(MethodError, match="bf16 is not supported by this CPU"):
+            run(out, config)
+    else:
+        run(out, config)
+        assert out.exists()
 
 
 def test_learning_rates():
@@ -141,21 +153,18 @@ def test_learning_rates():
 
 def test_features_are_normalised_per_channel(tmp_path):
     """Over the photographs drawn, as few as they are, the target has mean 0 and standard deviation 1."""
-    from methods.common.backbones import Backbone
-    from methods.common.patch_features import PatchFeatures
-
-    config = DistillationConfig(backbone="efficientnet_lite0", grayscale_probability=0.0)
     backbone = Backbone("efficientnet_lite0", (8, 16), "auto", tmp_path)
-    pool = distillation._Pool(Photographs(), seed=0)
-    target = distillation._Target(PatchFeatures(backbone, TEACHER_CHANNELS), pool, config, torch.device("cpu"))
-    target.measure()
+    pool = PhotographPool(Photographs(), seed=0)
+    target = DistillationTarget(backbone, pool, torch.device("cpu"), cache_bytes=0)
+    target.measure(10_000, grayscale_probability=0.0, seed=0)
     features = target(torch.arange(4), torch.zeros(4, dtype=torch.bool)).transpose(0, 1).flatten(1)
     torch.testing.assert_close(features.mean(1), torch.zeros(TEACHER_CHANNELS), atol=1e-3, rtol=0)
     torch.testing.assert_close(features.std(1), torch.ones(TEACHER_CHANNELS), atol=5e-3, rtol=0)
 
 
 def test_a_large_folder_is_drawn_in_pools(tmp_path, monkeypatch):
-    monkeypatch.setattr(distillation, "POOL", 4)
+    for module in (distillation, distillation_target):
+        monkeypatch.setattr(module, "POOL", 4)
     photographs = Photographs(9)
     config = replace(CONFIG, steps=5, normalisation_images=6)
     run(tmp_path / "whole.safetensors", config, photographs)

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from methods.efficientad.pdn import RECEPTIVE_FIELD, patch_description_network, training_features
+from methods.efficientad.fast_step import training_features, training_outputs
+from methods.efficientad.pdn import RECEPTIVE_FIELD, patch_description_network
 
 BOTH = pytest.mark.parametrize("size", ["S", "M"])
 
@@ -44,3 +45,11 @@ def test_training_features_and_their_gradients_are_those_of_the_layers(size, pad
     torch.testing.assert_close(
         torch.autograd.grad(found, parameters, outside), torch.autograd.grad(expected, parameters, outside)
     )
+
+
+@BOTH
+@pytest.mark.parametrize("padding", [False, True])
+def test_training_outputs_are_the_networks(size, padding):
+    network = patch_description_network(size, 8, padding=padding).double()
+    images = torch.randn(1, 3, 64, 48, dtype=torch.float64)
+    torch.testing.assert_close(training_outputs(network, images, padding=padding), network(images))

@@ -8,9 +8,10 @@ import pytest
 from pydantic import Field
 
 from methods import registry
+from methods.config import make_config
 from methods.detector import Detector
 from methods.errors import MethodError
-from methods.registry import BUILT_IN, load_method, make_config, method_names
+from methods.registry import BUILT_IN, load_method, method_names
 
 
 @dataclass(frozen=True)

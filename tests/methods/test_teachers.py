@@ -205,7 +205,7 @@ def test_a_missing_file_names_the_choices(tmp_path):
 
 
 def test_the_embedded_teacher(tmp_path, monkeypatch):
-    monkeypatch.setattr(teachers, "_EMBEDDED", tmp_path / "teacher_small.safetensors")
+    monkeypatch.setattr(teachers, "EMBEDDED_TEACHER", tmp_path / "teacher_small.safetensors")
     with pytest.raises(WeightsError, match="the embedded teacher is missing"):
         teacher_identity("S", "embedded", tmp_path)
     save_file(network().half().state_dict(), tmp_path / "teacher_small.safetensors")

@@ -6,6 +6,7 @@ from scipy import ndimage
 import metrics
 
 EIGHT = np.ones((3, 3))
+LIMITS = (0.05, 0.3, 1.0)
 
 
 def area_up_to(x, y, limit):

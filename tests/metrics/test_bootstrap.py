@@ -1,24 +1,12 @@
+from statistics import NormalDist
+
 import numpy as np
 import pytest
-from brute_force import image_values, pixel_values, random_case
+from brute_force import LIMITS, image_values, pixel_values, random_case
+from simulated_maps import simulate
 
 import metrics
 from metrics import bootstrap
-
-LIMITS = (0.05, 0.3, 1.0)
-
-
-def simulate(rng, images=40, size=12):
-    """Return maps of noise with one brighter square in every second image; how bright differs by image."""
-    maps = rng.standard_normal((images, size, size)).astype(np.float32)
-    masks = [None] * images
-    for i in range(0, images, 2):
-        mask = np.zeros((size, size), bool)
-        row, column, side = rng.integers(0, 8), rng.integers(0, 8), rng.integers(1, 5)
-        mask[row : row + side, column : column + side] = True
-        maps[i][mask] += rng.normal(1.5, 1)
-        masks[i] = mask
-    return maps, masks
 
 
 @pytest.mark.parametrize("kind", ["few values", "smooth", "constant"])
@@ -26,7 +14,7 @@ def test_counts_reproduce_the_metrics_and_every_resample(kind):
     maps, masks = random_case(7, kind, 5)
     counts = metrics.count_pixels(maps, masks)
     weights = np.array([[1, 1, 1, 1, 1], [0, 2, 1, 1, 1], [3, 1, 0, 1, 0]])
-    found = bootstrap._pixel_values(counts, weights.astype(float), LIMITS)
+    found = bootstrap.pixel_values(counts, weights.astype(float), LIMITS)
     for row, weight in enumerate(weights):
         copies = np.repeat(np.arange(5), weight)
         if all(masks[i] is None or not np.any(masks[i]) for i in copies):
@@ -47,7 +35,7 @@ def test_few_thresholds_are_close():
 def test_image_resamples_equal_the_definition():
     rng = np.random.default_rng(0)
     scores, labels = rng.integers(0, 6, 12), np.arange(12) < 5
-    ranked = bootstrap._RankedScores(scores.astype(float), labels)
+    ranked = bootstrap.RankedScores(scores.astype(float), labels)
     weights = np.vstack((np.ones(12), rng.multinomial(12, np.full(12, 1 / 12), size=5)))
     found = ranked.values(weights)
     for row, weight in enumerate(weights.astype(int)):
@@ -62,34 +50,6 @@ def test_the_seed_decides():
     first, again, other = (metrics.bootstrap_pixels(counts, resamples=50, seed=seed) for seed in (1, 1, 2))
     assert first == again
     assert first != other
-
-
-def test_a_paired_difference_is_narrower_than_two_intervals():
-    maps, masks = simulate(np.random.default_rng(0))
-    noise = np.random.default_rng(1).standard_normal(maps.shape).astype(np.float32)
-    first, second = metrics.count_pixels(maps, masks), metrics.count_pixels(maps + noise / 4, masks)
-    alone = metrics.bootstrap_pixels(first, (0.3,), resamples=200)["au_pro@0.3"]
-    difference = metrics.compare_pixels(first, second, (0.3,), resamples=200)["au_pro@0.3"]
-    assert difference.low <= difference.value <= difference.high
-    assert difference.high - difference.low < (alone.high - alone.low) / 2
-    same = metrics.compare_pixels(first, first, (0.3,), resamples=20)["au_pro@0.3"]
-    assert (same.value, same.low, same.high) == (0, 0, 0)
-
-
-def test_a_paired_difference_of_image_scores():
-    rng = np.random.default_rng(0)
-    labels = np.arange(80) < 40
-    good = 2 * labels + rng.standard_normal(80)
-    difference = metrics.compare_images(good, rng.standard_normal(80), labels)["image_au_roc"]
-    assert difference.low > 0
-    assert metrics.compare_images(good, good * 3, labels)["image_f1_max"].high == 0
-
-
-def test_different_images_are_not_compared():
-    maps, masks = simulate(np.random.default_rng(0))
-    counts = metrics.count_pixels(maps, masks)
-    with pytest.raises(metrics.MetricError, match="same images"):
-        metrics.compare_pixels(counts, metrics.count_pixels(maps[:-2], masks[:-2]))
 
 
 @pytest.mark.parametrize(
@@ -116,12 +76,12 @@ def test_a_score_that_is_not_finite_names_the_image(bad):
 
 
 def test_the_image_interval_covers_the_truth():
-    # Two normal distributions 1.2 apart: AU-ROC is known, Φ(1.2 / √2).
-    truth, covered, trials = 0.80193773, 0, 300
+    distance, covered, trials = 1.2, 0, 300
+    truth = NormalDist().cdf(distance / np.sqrt(2))  # AU-ROC of two normal distributions so far apart
     rng = np.random.default_rng(3)
     labels = np.repeat([0, 1], 60)
     for trial in range(trials):
-        scores = rng.standard_normal(120) + 1.2 * labels
+        scores = rng.standard_normal(120) + distance * labels
         interval = metrics.bootstrap_images(scores, labels, resamples=300, seed=trial)["image_au_roc"]
         covered += interval.low <= truth <= interval.high
     assert 0.92 <= covered / trials <= 0.98
@@ -146,10 +106,23 @@ def test_the_au_pro_interval_covers_the_truth():
     population, trials, covered = 4000, 300, 0
     rng = np.random.default_rng(4)
     counts = metrics.count_pixels(*simulate(rng, images=population), points=24)
-    truth = bootstrap._pixel_values(counts, np.ones((1, population)), (0.3,))["au_pro@0.3"][0]
+    truth = bootstrap.pixel_values(counts, np.ones((1, population)), (0.3,))["au_pro@0.3"][0]
     for trial in range(trials):
         pairs = np.sort(rng.choice(population // 2, 40, replace=False))
         sample = pick(counts, np.sort(np.append(2 * pairs, 2 * pairs + 1)))
         interval = metrics.bootstrap_pixels(sample, (0.3,), resamples=300, seed=trial)["au_pro@0.3"]
         covered += interval.low <= truth <= interval.high
     assert 0.92 <= covered / trials <= 0.98
+
+
+def test_a_mean_over_evaluations_is_as_much_narrower_as_a_mean_should_be():
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1], 60)
+    alone = [
+        metrics.bootstrap_images(rng.standard_normal(120) + labels, labels, seed=(0, number))["image_au_roc"]
+        for number in range(16)
+    ]
+    mean = metrics.mean_interval(alone)
+    assert mean.value == pytest.approx(np.mean([interval.value for interval in alone]))
+    widths = [interval.high - interval.low for interval in alone]
+    assert mean.high - mean.low == pytest.approx(np.sqrt(np.mean(np.square(widths)) / 16), rel=0.1)

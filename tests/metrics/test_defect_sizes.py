@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 from brute_force import EIGHT, area_up_to, pixel_values, random_case, sweep
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
@@ -25,8 +25,7 @@ def keep_regions(mask, bound):
 def test_excluded_regions_as_false_alarms(seed, kind):
     maps, masks = random_case(seed, kind, 4)
     result = metrics.evaluate_pixels(maps, masks, (0.3,), excluded="negative")
-    if result.undefined:
-        return
+    assume(not result.undefined)
     for bound, value in zip(result.quartiles[0.3].areas, result.quartiles[0.3].au_pro, strict=True):
         kept = [None if mask is None else keep_regions(mask, bound) for mask in masks]
         assert value == pytest.approx(pixel_values(maps, kept, (0.3,))["au_pro@0.3"], abs=1e-9)
@@ -37,8 +36,7 @@ def test_excluded_regions_as_false_alarms(seed, kind):
 def test_images_with_excluded_regions_dropped(seed, kind):
     maps, masks = random_case(seed, kind, 5)
     result = metrics.evaluate_pixels(maps, masks, (0.3,), excluded="drop_images")
-    if result.defect_pixels == 0 or result.normal_pixels == 0:
-        return
+    assume(result.defect_pixels and result.normal_pixels)
     for q, (bound, value) in enumerate(
         zip(result.quartiles[0.3].areas, result.quartiles[0.3].au_pro, strict=True), start=1
     ):
@@ -66,9 +64,8 @@ def test_thinning_keeps_every_area(seed, kind, points):
     maps, masks = random_case(seed, kind, 3)
     limits = (0.05, 0.3, 1.0)
     result = metrics.evaluate_pixels(maps, masks, limits, curve_points=points)
-    if result.undefined:
-        assert result.curves is None
-        return
+    assert (result.curves is None) == bool(result.undefined)
+    assume(result.curves is not None)
     curves = result.curves
     for curve, values in ((curves.pro, result.au_pro), (curves.roc, result.au_roc)):
         assert curve.x.size <= points + 4 + 2 * len(limits)
@@ -91,6 +88,19 @@ def test_a_curve_with_room_for_all_points_goes_through_them():
     fpr, tpr = sweep(maps, defect, lambda t: np.mean(positive >= t))
     drawn = set(zip(curve.x.round(12).tolist(), curve.y.round(12).tolist(), strict=True))
     assert set(zip(fpr.round(12).tolist(), tpr.round(12).tolist(), strict=True)) <= drawn
+
+
+def test_quartiles_are_given_at_the_limits_asked_for_and_no_other():
+    maps, masks = random_case(5, "smooth", 4)
+    every = metrics.evaluate_pixels(maps, masks, (0.05, 0.3)).named()
+    some = metrics.evaluate_pixels(maps, masks, (0.05, 0.3), quartile_limits=(0.3,)).named()
+    left_out = {f"au_pro_q{quartile}@0.05" for quartile in (1, 2, 3, 4)} | {"size_robustness@0.05"}
+    assert set(every) - set(some) == left_out
+    assert some == {name: every[name] for name in some}
+    nothing = metrics.evaluate_pixels(maps, [None] * len(maps), (0.05, 0.3), quartile_limits=(0.3,))
+    assert set(nothing.named()) == set(nothing.undefined) == set(some)
+    with pytest.raises(metrics.MetricError, match="not among fpr_limits"):
+        metrics.evaluate_pixels(maps, masks, (0.05,), quartile_limits=(0.3,))
 
 
 def test_rows_of_regions():

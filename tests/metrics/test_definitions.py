@@ -9,12 +9,12 @@ import metrics
 from metrics.definitions import (
     DEFINITIONS,
     RESIZED,
-    _bilinear,
-    _more_than_half,
-    _nearest,
-    _touched,
-    _truncated,
+    bilinear,
     evaluate_definitions,
+    more_than_half,
+    nearest,
+    touched,
+    truncated,
 )
 
 
@@ -40,18 +40,20 @@ def regions(masks):
             yield from ((index, labels == region) for region in range(1, number + 1))
 
 
-def points(case, thresholds, dilate=None, inclusive=False):
+def points(case, thresholds, dilate=1, inclusive=False):
     """Return FPR and mean overlap of maps > threshold, or >= it."""
     maps, masks = case
-    normal = np.array([np.ones(maps[0].shape, bool) if mask is None else ~mask for mask in masks])
-    fpr, pro = [], []
-    for t in thresholds:
-        positive = maps >= t if inclusive else maps > t
-        fpr.append(positive[normal].mean())
-        if dilate:
-            positive = np.array([ndimage.binary_dilation(p, np.ones((dilate, dilate))) for p in positive])
-        pro.append(np.mean([positive[i][region].mean() for i, region in regions(masks)]))
-    return np.array(fpr), np.array(pro)
+    above = np.greater_equal if inclusive else np.greater
+    normal = maps[np.array([np.ones(maps[0].shape, bool) if mask is None else ~mask for mask in masks])]
+    # A pixel is in the dilated prediction where the highest score around it is above the threshold.
+    highest = maximum_filter(maps, dilate)
+    inside = [highest[index][region] for index, region in regions(masks)]
+    fpr = np.array([above(normal, t).mean() for t in thresholds])
+    return fpr, np.array([np.mean([above(scores, t).mean() for scores in inside]) for t in thresholds])
+
+
+def maximum_filter(maps, side):
+    return np.array([ndimage.maximum_filter(m, side, mode="constant", cval=-np.inf) for m in maps])
 
 
 def rescaled(fpr, pro):
@@ -118,7 +120,7 @@ def test_masks_by_nearest_neighbour():
     mask = np.zeros((512, 1024), bool)
     mask[100:103, 7] = True
     mask[300:400, 500:700] = True
-    assert np.array_equal(_nearest(mask), mask[1::2, 2::4])
+    assert np.array_equal(nearest(mask), mask[1::2, 2::4])
 
 
 @pytest.mark.parametrize("size", [200, 700, 1024])
@@ -127,7 +129,7 @@ def test_bilinear_masks_are_those_of_an_image_library(size):
     mask = (rows - 0.4 * size) ** 2 + (columns - 0.6 * size) ** 2 < (0.2 * size) ** 2
     image = Image.fromarray(mask.astype(np.uint8) * 255).resize((RESIZED, RESIZED), Image.Resampling.BILINEAR)
     # Pillow also rounds between its two passes.
-    assert np.abs(_bilinear(mask).astype(int) - np.asarray(image)).max() <= 1
+    assert np.abs(bilinear(mask).astype(int) - np.asarray(image)).max() <= 1
 
 
 @pytest.mark.parametrize(("columns", "covered"), [(9, (1, 2, 3)), (10, (2, 3, 3))])
@@ -135,7 +137,7 @@ def test_rounding_rules(columns, covered):
     """The second target pixel is hardly missed with 9 of its 10 columns, the third is half covered with 10."""
     mask = np.zeros((1024, 1024), bool)
     mask[:, :columns] = True
-    assert tuple(rule(mask)[100].sum() for rule in (_truncated, _more_than_half, _touched)) == covered
+    assert tuple(rule(mask)[100].sum() for rule in (truncated, more_than_half, touched)) == covered
 
 
 def test_rounding_rules_are_ordered_by_area(case):

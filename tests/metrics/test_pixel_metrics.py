@@ -2,14 +2,13 @@ import math
 
 import numpy as np
 import pytest
-from brute_force import SCORES, pixel_values, random_case
+from brute_force import LIMITS, SCORES, pixel_values, random_case
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import metrics
 from metrics import engine
 
-LIMITS = (0.05, 0.3, 1.0)
 cases = st.builds(
     random_case,
     seed=st.integers(0, 2**32 - 1),
@@ -75,7 +74,7 @@ def test_maps_of_different_float_types_are_compared_exactly():
     for order in ([0, 1, 2], [1, 2, 0], [2, 0, 1]):
         maps = [(fine, coarse, half)[i] for i in order]
         masks = [(None, mask, None)[i] for i in order]
-        assert_same(metrics.evaluate_pixels(maps, masks).named(), pixel_values(maps, masks, LIMITS))
+        assert_same(metrics.evaluate_pixels(maps, masks, LIMITS).named(), pixel_values(maps, masks, LIMITS))
 
 
 def test_threads_do_not_change_the_result():

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 from brute_force import SCORES, pixel_values, random_case, random_defects, saturated_value
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import metrics
@@ -30,8 +30,8 @@ def test_any_guess_of_the_lowest_score_gives_the_same(seed, kind, limit, margin)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(saturated, "MARGIN", margin)
         result = metrics.evaluate_saturated(maps, defects, (limit,), threads=1)
-    if not result.undefined:
-        assert result.au_spro[limit] == pytest.approx(saturated_value(maps, defects, limit), abs=1e-9)
+    assume(not result.undefined)
+    assert result.au_spro[limit] == pytest.approx(saturated_value(maps, defects, limit), abs=1e-9)
 
 
 class Counted(list):
@@ -54,7 +54,7 @@ def test_low_scores_are_left_out_unless_they_matter(kind):
     defects = [[Defect(mask, 60)], [Defect(mask, 100)], []]
     for normal, reads in (
         (rng.random((40, 40)).astype(np.float32), 5),
-        ((rng.random((200, 200)) * 1e-3).astype(np.float32), 8),
+        ((rng.integers(0, 99, (200, 200)) * 1e-5).astype(np.float32), 8),
     ):
         maps = Counted([*bad, normal])
         found = metrics.evaluate_saturated(maps, defects, (0.05,), threads=1).au_spro[0.05]
@@ -81,8 +81,8 @@ def test_corrections_are_reported_by_image():
         (1.0,),
         names=["good/0", "bad/1"],
     )
-    assert result.saturation.tolist() == [3, 1]
-    assert result.image.tolist() == [1, 1]
+    assert result.regions.saturation.tolist() == [3, 1]
+    assert result.regions.image.tolist() == [1, 1]
     assert [note.split(":")[0] for note in result.notes] == [f"image 1 (bad/1), defect {i}" for i in range(3)]
 
 
@@ -127,6 +127,18 @@ def test_loco_halves_have_their_own_normals():
         assert getattr(result, half).au_spro == alone.au_spro
     assert result.au_spro[0.05] == (result.structural.au_spro[0.05] + result.logical.au_spro[0.05]) / 2
     assert result.named()["logical/au_spro@0.05"] == result.logical.au_spro[0.05]
+
+
+def test_image_scores_of_loco_halves_share_the_normal_images():
+    kinds = ["normal", "structural", "logical", "normal"]
+    result = metrics.evaluate_loco_images([0.2, 0.3, 0.1, 0.0], kinds)
+    assert (result.structural.au_roc, result.logical.au_roc) == (1.0, 0.5)
+    assert result.named()["image_au_roc"] == 0.75
+    assert result.named()["logical/image_au_roc"] == 0.5
+    alone = metrics.evaluate_loco_images([0.2, 0.3], kinds[:2])
+    assert alone.undefined["logical/image_au_roc"] == "no image is anomalous"
+    assert alone.undefined["image_au_roc"] == "logical: no image is anomalous"
+    assert math.isnan(alone.named()["image_au_roc"])
 
 
 def test_a_missing_half_leaves_the_mean_undefined():

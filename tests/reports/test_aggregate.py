@@ -10,7 +10,7 @@ from reports.content.selection import select
 
 
 def rows_of(records, *metrics):
-    return aggregate(select((record, None) for record in records).cells, metrics or ("image_au_roc",))
+    return aggregate(select((record, None) for record in records).results, metrics or ("image_au_roc",))
 
 
 def with_value(method, scenario, seed, value, **changes):

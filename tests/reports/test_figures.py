@@ -6,9 +6,12 @@ import pytest
 from record_factory import DEMO, DEMO_NOTE, LOCO, METHODS, MVTEC, fail, make_record, write_run
 
 from reports.content.document import make_document
+from reports.content.dot_plot import dot_plot
+from reports.content.example_sheet import example_sheets
 from reports.content.selection import read_runs, select
-from reports.rendering.figures.dots import dot_plot, draw_dots
-from reports.rendering.figures.examples import draw_examples, example_sheets
+from reports.rendering.figures.dots import draw_dots
+from reports.rendering.figures.draw import draw
+from reports.rendering.figures.examples import draw_examples
 from reports.rendering.figures.style import encode, plain, wrap
 from results.arrays import Example, read_examples, write_examples
 from results.store import RunStore
@@ -26,7 +29,7 @@ def plot_of(found):
 
 
 def sheets_of(root, records, notes=()):
-    return example_sheets(read_runs([write_run(root, records)]).cells, notes)
+    return example_sheets(read_runs([write_run(root, records)]).results, notes)
 
 
 def test_the_same_records_give_the_same_bytes(tmp_path):
@@ -91,7 +94,7 @@ def test_a_missing_map_is_said(tmp_path):
     run = write_run(tmp_path, records)
     directory = RunStore(run).cell_directory(records[0])
     write_examples(directory, read_examples(directory)[1:])
-    (sheet,) = example_sheets(read_runs([run]).cells, ())
+    (sheet,) = example_sheets(read_runs([run]).results, ())
     assert "no map" in words(draw_examples(sheet))
 
 
@@ -102,7 +105,7 @@ def test_constant_maps_and_flat_images_can_be_drawn(tmp_path):
         "test/good/000", np.zeros((4, 256, 3), np.uint8), np.zeros((4, 256), bool), np.ones((4, 256), np.float32)
     )
     write_examples(RunStore(run).cell_directory(record), [flat])
-    (sheet,) = example_sheets(read_runs([run]).cells, ())
+    (sheet,) = example_sheets(read_runs([run]).results, ())
     assert encode(draw_examples(sheet), "png").startswith(b"\x89PNG")
 
 
@@ -119,7 +122,7 @@ def test_what_must_be_said_is_in_the_picture(tmp_path):
     pictures = make_document(read_runs([write_run(tmp_path, [record])])).sections[0].figures
     assert len(pictures) == 2
     for picture in pictures:
-        shown = words(picture.draw()).replace("\n", " ")
+        shown = words(draw(picture.shows)).replace("\n", " ")
         assert DEMO_NOTE in shown
         assert "train scale 0.01" in shown
         assert DEMO_NOTE in picture.description

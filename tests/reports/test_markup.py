@@ -80,7 +80,8 @@ def test_a_spreadsheet_takes_no_text_for_a_formula(text):
 
 
 def test_csv_holds_every_number_in_full():
-    record = undefine(make_record(title="=cmd()"), "au_pro@0.3", "no, defect")
+    half = {"precision": "bf16", "fit_key": "ab" * 32, "implementation": {"search": "faiss"}}
+    record = undefine(make_record(title="=cmd()", **half), "au_pro@0.3", "no, defect")
     failed = fail(make_record(seed=1), 'line\n"quoted"')
     selection = select([(record, None), (failed, None)])
     lines = list(csv.DictReader(io.StringIO(metrics_csv(selection))))
@@ -89,8 +90,14 @@ def test_csv_holds_every_number_in_full():
     }
     assert {line["undefined"] for line in lines} == {"", "no, defect"}
     assert {line["title"] for line in lines} == {"'=cmd()"}
-    cells = list(csv.DictReader(io.StringIO(cells_csv(selection))))
-    assert [(cell["status"], cell["failure"]) for cell in cells] == [("ok", ""), ("failed", 'line\n"quoted"')]
+    results = list(csv.DictReader(io.StringIO(cells_csv(selection))))
+    assert [(result["status"], result["failure"]) for result in results] == [("ok", ""), ("failed", 'line\n"quoted"')]
+    assert [
+        (result["precision"], result["tf32"], result["fit_key"], result["implementation"]) for result in results
+    ] == [
+        ("bf16", "False", "ab" * 32, "search: faiss"),
+        ("fp32", "False", "", ""),
+    ]
     means = list(csv.DictReader(io.StringIO(means_csv(selection))))
     assert {line["of_scenarios"] for line in means} == {"15"}
 

@@ -1,8 +1,8 @@
 from record_factory import DEMO, DEMO_NOTE, MVTEC, fail, make_record, write_run
 
-from reports.content.other_definitions import WARNING, definitions_table, gather_definitions
+from reports.content.other_definitions import WARNING, definition_spread, definitions_table
 from reports.content.selection import read_runs
-from reports.rendering.figures.definition_spread import draw_definitions
+from reports.rendering.figures.definition_spread import draw_definition_spread
 from reports.rendering.figures.style import encode
 from reports.rendering.latex import render_table
 from reports.report import make_report
@@ -24,7 +24,7 @@ def gather(root, pairs):
     for record, found in pairs:
         if found:
             write_definitions(store.cell_directory(record), found)
-    return [found for part in read_runs([root]).parts if (found := gather_definitions(part)) is not None]
+    return [found for part in read_runs([root]).parts if (found := definition_spread(part)) is not None]
 
 
 def texts(table):
@@ -73,8 +73,8 @@ def test_the_demos_note_stands_on_table_and_figure(tmp_path):
     found = {each.stem: each for each in gather(tmp_path, pairs)}
     assert set(found) == {"demo-definitions", f"{MVTEC.name}-definitions"}
     assert DEMO_NOTE in [note.text for note in definitions_table(found["demo-definitions"]).notes]
-    figure = draw_definitions(found["demo-definitions"])
+    figure = draw_definition_spread(found["demo-definitions"])
     shown = " ".join(text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text")))
     assert DEMO_NOTE in " ".join(shown.split())
     assert "100 ranks & more" in shown
-    assert encode(figure, "png") == encode(draw_definitions(found["demo-definitions"]), "png")
+    assert encode(figure, "png") == encode(draw_definition_spread(found["demo-definitions"]), "png")

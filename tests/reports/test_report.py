@@ -119,6 +119,22 @@ def test_a_block_in_a_readme_is_kept_up_to_date(tmp_path, plain_run):
     assert text.startswith(f"# Mine\n\n{BEGIN}\n\n**MVTec AD, mean over scenarios**")
     assert text.endswith(f"\n{END}\n\nmore\n")
     assert "| EfficientAD-S (a,b) |" in text
+    assert "\n- b: backbone efficientnet_lite0 instead of wide_resnet101_2\n" in text
+    assert "\n\nRun on Intel Xeon Platinum 8481C, torch 2.13.0.\n\n" in text
+
+
+def test_no_name_breaks_out_of_a_block(tmp_path):
+    collection = LOCO.model_copy(update={"title": f"{ODD} {END}", "note": END})
+    records = [make_record(collection=collection, title=f"{END}\n{BEGIN}", deviations=[f"{ODD} {END}"])]
+    readme = tmp_path / "README.md"
+    readme.write_text(f"{BEGIN}\n{END}\nmore\n")
+    run = write_run(tmp_path / "run", records, examples=False)
+    update_block(readme, [run])
+    text = readme.read_text()
+    assert (text.count(BEGIN), text.count(END)) == (1, 1)
+    assert r"**\[\*\] \$x^2\$ 100% &lt;検査&gt; \\input{a} \_a\_ &amp; #1 ~ \| “q” naïve" in text
+    assert check_block(readme, [run])
+    assert not update_block(readme, [run])
 
 
 @pytest.mark.parametrize("text", ["", BEGIN, f"{END}\n{BEGIN}"])
@@ -127,6 +143,13 @@ def test_a_file_without_markers_is_told_them(tmp_path, plain_run, text):
     readme.write_text(text)
     with pytest.raises(ReportError, match="put these two lines"):
         check_block(readme, [plain_run])
+
+
+def test_another_encoding_is_refused(tmp_path, plain_run):
+    readme = tmp_path / "README.md"
+    readme.write_bytes(f"naïve\n{BEGIN}\n{END}\n".encode("latin-1"))
+    with pytest.raises(ReportError, match="not UTF-8"):
+        update_block(readme, [plain_run])
 
 
 def test_a_missing_file_is_named(tmp_path, plain_run):

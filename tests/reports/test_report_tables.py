@@ -97,8 +97,8 @@ def test_published_numbers_are_labelled_and_apart():
 
 
 def test_failures_have_their_reasons():
-    cells = select([(fail(make_record(), "no memory", "memory"), None)]).cells
-    assert texts(failure_table(cells)) == [["PatchCore", "mvtec_ad/pill", "0", "memory", "no memory"]]
+    results = select([(fail(make_record(), "no memory", "memory"), None)]).results
+    assert texts(failure_table(results)) == [["PatchCore", "mvtec_ad/pill", "0", "memory", "no memory"]]
 
 
 def test_the_terminal_shows_coverage_notes_and_failures():

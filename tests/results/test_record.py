@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from results.errors import ResultError
 from results.migrations import load_record
 from results.record import SCHEMA_VERSION, Failure, Record
+from results.schema import SCHEMA_FILE, schema_text
 
 
 def changed(record: Record, **changes) -> Record:
@@ -22,6 +23,21 @@ def test_a_golden_file_of_every_version_is_read(golden):
         assert record.metrics == {"image_au_roc": 0.8125, "au_pro@0.3": 0.7, "au_pro_q1@0.3": None}
         assert record.losses == [(0, 12.5), (699, 3.25)]
         assert record.config["strides"] == [8, 16]
+
+
+@pytest.mark.parametrize(("device", "tf32"), [("cpu", False), ("cuda:0", True)])
+def test_records_of_a_gpu_from_before_tf32_was_switched_off_say_so(tmp_path, golden, device, tf32):
+    document = json.loads((golden / "record_v2.json").read_text())
+    document["environment"]["device"] = device
+    (tmp_path / "record.json").write_text(json.dumps(document))
+    record = load_record(tmp_path / "record.json")
+    assert record.tf32 is tf32
+    assert ("TF32" in record.deviations) is tf32
+    assert record.fit_key is None
+
+
+def test_the_schema_in_the_repository_is_that_of_the_record():
+    assert SCHEMA_FILE.read_text() == schema_text(), "write it anew with: python -m results.schema"
 
 
 def test_the_current_version_writes_what_it_reads(golden, record):
@@ -44,7 +60,7 @@ def test_floats_survive_bit_by_bit(record):
         ('{"schema_version": "one"}', "is not a record"),
         ('{"schema_version": 0}', "this installation reads 1 to"),
         ('{"schema_version": 99}', "a newer one"),
-        ('{"schema_version": 1}', "does not follow schema version 2"),
+        ('{"schema_version": 1}', f"does not follow schema version {SCHEMA_VERSION}"),
     ],
 )
 def test_unreadable_files_are_named_with_the_next_step(tmp_path, text, expected):

@@ -14,11 +14,14 @@ from pathlib import Path
 
 from bench.datasets.cache import Cache
 from bench.datasets.catalogue import completeness, counted_as, known_by_folder
-from bench.datasets.scenario import DEFECTS_CONFIG, Scenario, TestImage
+from bench.datasets.scenario import Scenario, TestImage
 from bench.errors import DataError
 from results.record import Collection
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
+
+DEFECTS_CONFIG = "defects_config.json"
+"""LOCO form: which pixel value of a mask means which defect, and the defect's saturation threshold."""
 
 _GOOD = "good"
 
@@ -50,12 +53,12 @@ def read_scenario(folder: Path, collection: Collection, cache: Cache) -> Scenari
     Raises:
         DataError: A folder may not be listed.
     """
-    saturated = (folder / DEFECTS_CONFIG).is_file()
+    saturation = folder / DEFECTS_CONFIG if (folder / DEFECTS_CONFIG).is_file() else None
     test = tuple(
         image
         for defect in _entries(folder / "test")
         if defect.is_dir()
-        for image in _test_images(defect, folder / "ground_truth" / defect.name, saturated)
+        for image in _test_images(defect, folder / "ground_truth" / defect.name, saturation)
     )
     train = _images(folder / "train" / _GOOD)
     return Scenario(
@@ -64,14 +67,15 @@ def read_scenario(folder: Path, collection: Collection, cache: Cache) -> Scenari
         train=train,
         validation=_images(folder / "validation" / _GOOD),
         test=test,
-        saturated=saturated,
+        saturation=saturation,
         note=completeness(collection.name, folder.name, train, test),
+        layout=__name__,
         folder=folder,
         cache=cache,
     )
 
 
-def _test_images(folder: Path, truth: Path, saturated: bool) -> list[TestImage]:
+def _test_images(folder: Path, truth: Path, saturation: Path | None) -> list[TestImage]:
     anomalous = folder.name != _GOOD
     masks = _masks_by_stem(truth) if anomalous else {}
     return [
@@ -81,7 +85,7 @@ def _test_images(folder: Path, truth: Path, saturated: bool) -> list[TestImage]:
             defect=folder.name,
             anomalous=anomalous,
             masks=masks.get(path.stem, ()),
-            saturated=saturated,
+            saturation=saturation,
         )
         for path in _images(folder)
     ]

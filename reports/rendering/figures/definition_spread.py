@@ -3,7 +3,7 @@
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from reports.content.other_definitions import Definitions
+from reports.content.other_definitions import DefinitionSpread
 from reports.rendering.figures.style import FAINT, add_words, context, palette, plain, wrap
 
 _MARKERS = "oDs^vP*X<>"
@@ -14,16 +14,16 @@ _PANEL = 4.2
 _LEGEND_COLUMNS = 3
 
 
-def draw_definitions(definitions: Definitions) -> Figure:
+def draw_definition_spread(spread: DefinitionSpread) -> Figure:
     """Draw every definition's value in percent; a line down from each method's exact value shows how far it is off."""
     colours = palette(10)
-    exact = definitions.known[0].name
-    height = _LINE_HEIGHT * len(definitions.known)
+    exact = spread.definitions[0].name
+    height = _LINE_HEIGHT * len(spread.definitions)
     with context():
         figure = Figure(figsize=(_LABELS + _PANEL, height))
         axes = figure.add_axes((_LABELS / (_LABELS + _PANEL), 0, _PANEL / (_LABELS + _PANEL), 1))
-        names = [definition.name for definition in definitions.known]
-        for index, row in enumerate(definitions.rows):
+        names = [definition.name for definition in spread.definitions]
+        for index, row in enumerate(spread.rows):
             colour, marker = colours[index % 10], _MARKERS[index % len(_MARKERS)]
             reference = row.values[exact]
             if reference is not None:
@@ -42,13 +42,13 @@ def draw_definitions(definitions: Definitions) -> Figure:
         handles = [
             Line2D([], [], linestyle="", marker=_MARKERS[index % len(_MARKERS)], color=colours[index % 10], ms=5,
                    label=wrap(plain(row.variant.label), 28, 1))
-            for index, row in enumerate(definitions.rows)
+            for index, row in enumerate(spread.rows)
         ]  # fmt: skip
         figure.legend(
             handles=handles, loc="upper left", bbox_to_anchor=(0, -0.3 / height), borderaxespad=0, borderpad=0,
             ncols=_LEGEND_COLUMNS, frameon=False, handletextpad=0.2, columnspacing=1.2,
         )  # fmt: skip
         below = 0.3 + 0.17 * -(-len(handles) // _LEGEND_COLUMNS)
-        notes = (*definitions.notes, f"Percent; the lines are at {exact}.")
-        add_words(figure, definitions.title, notes, below=below)
+        notes = (*spread.notes, f"Percent; the lines are at {exact}.")
+        add_words(figure, spread.title, notes, below=below)
     return figure

@@ -1,18 +1,15 @@
 """The dot plot: a collection's accuracy, a dot per cell, a diamond per mean."""
 
-from dataclasses import dataclass
-
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from reports.content.aggregate import Row, aggregate, compared
-from reports.content.selection import Part
-from reports.content.tables import OTHER, UNDEFINED, available_metrics, stamps
-from reports.content.vocabulary import metric_title, plot_metrics
+from reports.content.aggregate import Row
+from reports.content.dot_plot import DotPlot
+from reports.content.tables import OTHER, UNDEFINED
+from reports.content.vocabulary import metric_title
 from reports.rendering.figures.style import FAINT, INK, add_words, context, palette, plain, wrap
-from results.published import published_accuracies
 
 _COLOURED_SCENARIOS = 8
 _LEGEND_COLUMNS = 4
@@ -27,59 +24,6 @@ _DOTS = (-0.36, 0.06)
 _MEANS = 0.24
 # Percent that an axis goes beyond 0 and 100, for the markers there.
 _BEYOND = 0.8
-
-
-@dataclass(frozen=True)
-class DotPlot:
-    """What the plot of one collection shows.
-
-    Attributes:
-        title: The collection and the unit.
-        metrics: A panel each.
-        rows: A line each, top to bottom.
-        same: Which rows may be compared.
-        scenarios: All scenarios, for their colours.
-        published: By row and metric, the number from the paper.
-        notes: What the figure must say.
-    """
-
-    title: str
-    metrics: tuple[str, ...]
-    rows: tuple[Row, ...]
-    same: tuple[bool, ...]
-    scenarios: tuple[str, ...]
-    published: dict[tuple[str, str], float]
-    notes: tuple[str, ...]
-
-
-def dot_plot(part: Part) -> DotPlot | None:
-    """Gather what the plot of one collection shows; ``None`` if no cell has a metric to plot."""
-    cells, collection = part.cells, part.collection
-    metrics = plot_metrics(available_metrics(cells))
-    if not metrics or not any(cell.ok for cell in cells):
-        return None
-    rows = aggregate(cells, metrics)
-    same = compared(rows) if len(rows) > 1 else [True]
-    methods = {row.variant.method for row in rows}
-    published = {
-        (row.method, row.metric): row.value
-        for row in published_accuracies()
-        if row.collection == collection.name and row.method in methods and row.metric in metrics
-    }
-    notes = [*stamps(cells)]
-    if not all(same):
-        notes.append(f"{OTHER}: other scenarios, seeds, protocol or train scale than the others, not to be compared.")
-    if published:
-        notes.append("Published values: means over the complete collection.")
-    return DotPlot(
-        title=f"{part.title}: accuracy in percent",
-        metrics=metrics,
-        rows=tuple(rows),
-        same=tuple(same),
-        scenarios=tuple(sorted({cell.record.scenario for cell in cells})),
-        published=published,
-        notes=tuple(notes),
-    )
 
 
 def draw_dots(plot: DotPlot) -> Figure:
@@ -139,10 +83,10 @@ def _panel(axes: Axes, plot: DotPlot, metric: str) -> None:
 
 def _dots(axes: Axes, plot: DotPlot, row: Row, metric: str, line: int) -> None:
     """Every cell's value; the scenarios one below the other so that they do not hide each other."""
-    for cell in row.cells:
-        value = cell.record.metrics.get(metric)
+    for result in row.results:
+        value = result.record.metrics.get(metric)
         if value is not None:
-            index = plot.scenarios.index(cell.record.scenario)
+            index = plot.scenarios.index(result.record.scenario)
             offset = _DOTS[0] + (_DOTS[1] - _DOTS[0]) * (index + 0.5) / len(plot.scenarios)
             colour = palette(_COLOURED_SCENARIOS)[index] if _coloured(plot) else FAINT
             axes.plot(100 * value, line + offset, "o", color=colour, ms=3.5, alpha=0.75, mew=0, zorder=2)

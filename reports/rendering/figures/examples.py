@@ -1,8 +1,7 @@
-"""The qualitative figure: test images, their ground truth, and each method's anomaly map."""
+"""Draws the qualitative figure: test images, their ground truth, and each method's anomaly map."""
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -11,76 +10,12 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
 
-from reports.content.selection import Cell
+from reports.content.example_sheet import ExampleSheet
 from reports.rendering.figures.style import FAINT, FONT_SIZE, add_words, context, plain, wrap
-from results.arrays import Example, read_examples
+from results.arrays import Example
 
-METHODS_PER_FIGURE = 6
 _COLOURS = "viridis"
 _WIDTH = 1.15
-
-
-@dataclass(frozen=True)
-class ExampleSheet:
-    """What one figure shows.
-
-    Attributes:
-        title: Collection, scenario and seed.
-        names: The images, a row each.
-        defects: By image name: defect type, or that it is normal.
-        images: By image name: one of the methods' examples, for the image and its ground truth.
-        methods: Label and its examples by image name, a column each.
-        notes: What the figure must say.
-    """
-
-    title: str
-    names: tuple[str, ...]
-    defects: Mapping[str, str]
-    images: Mapping[str, Example]
-    methods: tuple[tuple[str, Mapping[str, Example]], ...]
-    notes: tuple[str, ...]
-
-
-def example_sheets(cells: Sequence[Cell], notes: Sequence[str]) -> list[ExampleSheet]:
-    """Gather the examples of one scenario, of its first seed, at most six methods to a figure.
-
-    Empty if no cell of that seed kept examples.
-
-    Raises:
-        results.errors.ResultError: An examples file is damaged.
-    """
-    kept = [(cell, examples) for cell in cells if cell.ok and (examples := _examples(cell))]
-    if not kept:
-        return []
-    seed = min(cell.record.seed for cell, _ in kept)
-    kept = [(cell, examples) for cell, examples in kept if cell.record.seed == seed]
-    images = {name: example for _, examples in reversed(kept) for name, example in examples.items()}
-    results = {result.name: result for cell, _ in kept for result in cell.record.images}
-    ordered = sorted(images, key=lambda name: (name in results and results[name].anomalous, name))
-    defects = {
-        name: (results[name].defect if results[name].anomalous else "normal") if name in results else ""
-        for name in images
-    }
-    record = kept[0][0].record
-    parts = [kept[start : start + METHODS_PER_FIGURE] for start in range(0, len(kept), METHODS_PER_FIGURE)]
-    return [
-        ExampleSheet(
-            title=f"{record.collection.title}, {record.scenario}, seed {seed}"
-            + (f", part {number} of {len(parts)}" if len(parts) > 1 else ""),
-            names=tuple(ordered),
-            defects=defects,
-            images=images,
-            methods=tuple((cell.variant.label, examples) for cell, examples in part),
-            notes=(*notes, "Images are chosen by name, not by score. Each method has its own colour scale."),
-        )
-        for number, part in enumerate(parts, start=1)
-    ]
-
-
-def _examples(cell: Cell) -> dict[str, Example]:
-    if cell.directory is None:
-        return {}
-    return {example.name: example for example in read_examples(cell.directory)}
 
 
 def draw_examples(sheet: ExampleSheet) -> Figure:

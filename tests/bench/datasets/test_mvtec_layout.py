@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import pickle
@@ -107,6 +108,39 @@ def test_fingerprint_follows_names_and_contents_but_not_the_place(root, tmp_path
     assert only(root, cache).fingerprint != first
     mask.unlink()
     assert only(root, cache).fingerprint != first
+
+
+def test_the_data_of_the_fit_and_of_the_test_have_fingerprints_of_their_own(root, cache):
+    folder = loco(root / "a/x", LOCO_CONFIG)
+
+    def fingerprints():
+        scenario = only(root, cache)
+        return scenario.train_fingerprint, scenario.test_fingerprint
+
+    fit, test = fingerprints()
+    write(folder / "test/good/000.png", gray(7))
+    assert fingerprints()[0] == fit
+    assert fingerprints()[1] != test
+    test = fingerprints()[1]
+    (folder / "defects_config.json").write_text(json.dumps(LOCO_CONFIG[:1]))
+    assert fingerprints()[0] == fit
+    assert fingerprints()[1] != test
+    test = fingerprints()[1]
+    write(folder / "validation/good/000.png", gray(8))
+    assert fingerprints()[0] != fit
+    assert fingerprints()[1] == test
+
+
+def test_a_fingerprint_knows_which_image_is_what(root, cache):
+    """The same files, taken for something else, are other data."""
+    make_scenario(root / "a/x")
+    scenario = only(root, cache)
+    held_out = dataclasses.replace(scenario, train=scenario.train[1:], validation=scenario.train[:1])
+    assert held_out.fingerprint == scenario.fingerprint
+    assert held_out.train_fingerprint != scenario.train_fingerprint
+    first, *rest = scenario.test
+    relabelled = dataclasses.replace(scenario, test=(dataclasses.replace(first, anomalous=not first.anomalous), *rest))
+    assert relabelled.test_fingerprint != scenario.test_fingerprint
 
 
 def test_a_worker_gets_the_fingerprint_with_the_scenario(root, cache):

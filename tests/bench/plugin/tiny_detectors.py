@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from methods.common.precision import run_network
 from methods.detector import Detector, FitContext, ImageSet, Progress
 from methods.errors import MethodError
 from methods.weights.files import WeightIdentity
+from methods.weights.states import load_fitted
 
 
 @dataclass(frozen=True)
@@ -37,45 +39,87 @@ class TinyConfig:
     pause: float = 0.0
 
 
-class Tiny(Detector):
+class TinyModule(nn.Module):
+    """How far a pixel is from the mean of some normal images, in levels of gray."""
+
+    networks = ("gray",)
+    behaviour: str | None = None
+    mean: Tensor
+
+    def __init__(self, config: TinyConfig) -> None:
+        super().__init__()
+        self.squared = config.norm == "squared"
+        self.gray = nn.Conv2d(3, 1, 1, bias=False).requires_grad_(False)
+        nn.init.constant_(self.gray.weight, 1 / 3)
+        self.register_buffer("mean", torch.zeros(config.side, config.side))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        difference = self.levels(images) - self.mean
+        maps = difference.square() if self.squared else difference.abs()
+        if self.behaviour == "nan":
+            maps = maps / 0 * 0
+        return maps, maps.flatten(1).amax(1)
+
+    def levels(self, images: Tensor) -> Tensor:
+        """Gray levels 0-255, float32 (B, side, side)."""
+        levels = images.float() if images.dtype == torch.uint8 else 255 * images.float()
+        return run_network(self.gray, levels)[:, 0]
+
+
+class Tiny(Detector[TinyConfig]):
     """How far a pixel is from the mean of some normal images."""
 
     title = "Tiny"
     source = "Nobody, nowhere, 2026"
     Config = TinyConfig
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {"embedded": {"side": 24}}
+    packages = ("torch",)
+    without_effect = frozenset({"pause"})
+    Module: ClassVar[type[TinyModule]] = TinyModule
 
     def __init__(self, config: TinyConfig) -> None:
         self.config = config
         self.input_size = (config.side, config.side)
+        self._module: TinyModule | None = None
 
     @classmethod
     def weights(cls, config: TinyConfig, weights_dir: Path) -> list[WeightIdentity]:
         return []
 
     @classmethod
-    def deviations(cls, config: TinyConfig, context: FitContext) -> list[str]:
-        return []
+    def training_length(cls, config: TinyConfig) -> int:
+        return config.training_steps
 
     def fit(self, train: ImageSet, validation: ImageSet, context: FitContext) -> None:
-        self.behaviour = dict(part.split("=") for part in os.environ.get("TINY", "").split()).get(str(context.seed))
-        misbehave(self.behaviour)
+        behaviour = dict(part.split("=") for part in os.environ.get("TINY", "").split()).get(str(context.seed))
+        misbehave(behaviour)
         self.training_steps = context.training_steps(self.config.training_steps)
-        total = torch.zeros(3, *self.input_size)
+        module = self.Module(self.config)
+        total = torch.zeros_like(module.mean)
         losses = []
         for step in range(1, self.training_steps + 1):
-            image = train[int(torch.randint(len(train), ()))].float()
+            image = module.levels(train[torch.randint(len(train), (1,))])[0]
             losses.append((step, (image - total / max(1, step - 1)).square().mean().item()))
             total += image
             time.sleep(self.config.pause)
             context.progress(Progress("train", step, self.training_steps))
         self.losses = losses
-        self.mean = total / self.training_steps
+        self.implementation = {"mean": "running"}
+        module.mean.copy_(total / self.training_steps)
+        module.behaviour = behaviour
+        self._module = module.to(context.device).eval()
 
-    def anomaly_map(self, images: Tensor) -> Tensor:
-        difference = (images.float() - self.mean).mean(1)
-        maps = difference.abs() if self.config.norm == "absolute" else difference.square()
-        return maps / 0 * 0 if self.behaviour == "nan" else maps
+    def module(self) -> TinyModule:
+        if self._module is None:
+            raise RuntimeError("Tiny has not been fitted")
+        return self._module
+
+    @classmethod
+    def restore(cls, config: TinyConfig, state: Mapping[str, Tensor]) -> "Tiny":
+        detector = cls(config)
+        detector._module = cls.Module(config).eval()
+        load_fitted(detector._module, state, cls.title)
+        return detector
 
 
 def misbehave(how: str | None) -> None:

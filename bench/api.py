@@ -1,0 +1,144 @@
+"""The same as on the command line, from Python: nothing is printed unless a console is given.
+
+Cells run in processes of their own, which import the script that calls :func:`run` anew: call it under
+``if __name__ == "__main__":``.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+
+from bench import evaluation
+from bench import run as running
+from bench.models import load_detector
+from bench.options import EvaluationOptions, RunOptions, resolve
+from bench.progress import make_display
+from bench.run_folder import locked
+from methods.common.precision import Precision
+from results.record import Record
+
+__all__ = ["evaluate", "load_detector", "run"]
+
+
+def run(
+    methods: Sequence[str] | str,
+    datasets: Sequence[str] | str = "all",
+    *,
+    data_root: Path | str | None = None,
+    seeds: Sequence[int] = (0,),
+    out: Path | str | None = None,
+    device: str = "auto",
+    workers: int | None = None,
+    train_scale: float = 1.0,
+    set: Mapping[str, Mapping[str, object]] | None = None,
+    preset: str | None = None,
+    penalty_images: Path | str | None = None,
+    weights_dir: Path | str | None = None,
+    precision: Precision = "fp32",
+    tf32: bool = False,
+    cache: bool = True,
+    keep_maps: bool = False,
+    keep_models: bool = False,
+    force: bool = False,
+    retry_failed: bool = False,
+    console: Console | None = None,
+) -> list[Record]:
+    """Fit, score and evaluate methods on data sets, as ``bench run`` does; what has run before is kept.
+
+    Args:
+        methods: Names of methods; ``bench methods`` lists them.
+        datasets: ``all``, ``demo``, ``COLLECTION`` or ``COLLECTION/SCENARIO``.
+        data_root: Folder of the collections; ``$BENCH_DATA``, else ``data``, when ``None``.
+        seeds: One cell each per method and scenario.
+        out: Run folder; when ``None`` the newest one under ``runs`` with the same cells, else a new one.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        workers: Worker processes; one per GPU, on the CPU one per 8 cores, when ``None``.
+        train_scale: Multiplies every training length; stamped on all results.
+        set: Method to option to value.
+        preset: Named option set of the methods.
+        penalty_images: Folder of photographs for the pretraining penalty, or ``none``.
+        weights_dir: Where downloaded weights are kept.
+        precision: Of the networks of fitted detectors; stamped on all results.
+        tf32: Let a GPU round the factors of float32 products to TF32; stamped on all results.
+        cache: Keep decoded images on disk.
+        keep_maps: Keep the anomaly maps beside each record.
+        keep_models: Keep the fitted detector beside each record, for :func:`load_detector`.
+        force: Run in a precision that the CPU only emulates.
+        retry_failed: Run the cells again that failed before.
+        console: Where to show the progress; nowhere when ``None``.
+
+    Returns:
+        The records of all cells, those that have run before included. A cell that failed has one too, whose
+        ``failure`` says why.
+
+    Raises:
+        BenchError: The arguments make no sense, or the run folder cannot be used.
+        MethodError: A method does not take its options, or its weights are missing.
+        ResultError: The run folder cannot be read or written.
+    """
+    given = {name: value for name, value in locals().items() if name != "console"}
+    prepared = running.prepare(resolve(RunOptions, given, "bench.api.run"))
+    with locked(prepared.store.root):
+        if prepared.due:
+            # A live display would take over what the caller prints meanwhile.
+            silent = Console(quiet=True, force_terminal=False)
+            display = make_display(console or silent, len(prepared.due))
+            with closing(running.execute(prepared, _call("run", given, run))) as events, display:
+                for event in events:
+                    display.show(event)
+        return prepared.current_records()
+
+
+def evaluate(
+    maps: Path | str,
+    *,
+    name: str | None = None,
+    source: str | None = None,
+    seed: int = 0,
+    datasets: Sequence[str] | str | None = None,
+    data_root: Path | str | None = None,
+    out: Path | str | None = None,
+    upsample: bool = False,
+    with_models: bool = False,
+    definitions: Literal["all"] | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> list[Record]:
+    """Evaluate anomaly maps that anything has computed, or those of a run, as ``bench evaluate`` does.
+
+    Args:
+        maps: Folder with ``<scenario>/test/<defect>/<stem>.tiff`` (or ``.npy``, ``.npz``), or a run folder whose cells
+            kept their maps or their models.
+        name: What tables call the method that made the maps; not for a run.
+        source: Its paper or product.
+        seed: Tells several trainings of one method apart.
+        datasets: ``COLLECTION`` or ``COLLECTION/SCENARIO``; all that the maps are of when ``None``.
+        data_root: Folder of the collections; ``$BENCH_DATA``, else ``data``, when ``None``.
+        out: Run folder to write to; a new one under ``runs`` when ``None``.
+        upsample: The maps are of the whole image at the network's resolution.
+        with_models: Predict again with the models that a run kept, instead of reading its maps.
+        definitions: ``all``: keep the values under other definitions of AU-PRO too.
+        say: Is told, in one line each, what the user should know, such as files that belong to no image.
+
+    Returns:
+        A record per scenario, or per cell of the run. One that failed says why.
+
+    Raises:
+        UsageError: The folder holds no maps that fit any data set, or the arguments make no sense.
+        ResultError: A run folder cannot be read or written.
+    """
+    given = {argument: value for argument, value in locals().items() if argument != "say"}
+    options = resolve(EvaluationOptions, given, "bench.api.evaluate")
+    prepared = evaluation.prepare(options, _call("evaluate", given, evaluate), say)
+    with locked(prepared.store.root):
+        return list(evaluation.execute(prepared))
+
+
+def _call(name: str, given: Mapping[str, object], function: Callable[..., Any]) -> str:
+    """The call as a record names it: what differs from the defaults."""
+    defaults = {name: parameter.default for name, parameter in inspect.signature(function).parameters.items()}
+    arguments = [f"{argument}={value!r}" for argument, value in given.items() if value != defaults[argument]]
+    return f"bench.api.{name}({', '.join(arguments)})"

@@ -1,0 +1,42 @@
+"""What a shell completes: the last name of a comma separated list."""
+
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+import typer
+
+from bench.errors import user_errors
+from bench.options import default_data_root
+
+
+def complete_methods(incomplete: str) -> list[str]:
+    """Complete the last of some methods."""
+    from methods.registry import method_names
+
+    with suppress(*user_errors()):
+        return _completed(incomplete, method_names())
+    return []
+
+
+def complete_datasets(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Complete the last of some collections, and after a collection's name and a slash its scenarios."""
+    from bench.datasets.cache import Cache, default_cache_directory
+    from bench.datasets.demo import DEMO, DEMO_SCENARIOS
+    from bench.datasets.selection import list_collections
+
+    root = Path(ctx.params.get("data_root") or default_data_root())
+    scenarios = {DEMO.name: list(DEMO_SCENARIOS)}
+    with suppress(*user_errors()):
+        found = list_collections(root, Cache(default_cache_directory()))
+        scenarios |= {collection.name: names for collection, names, _ in found}
+    collection, slash, _ = incomplete.rpartition(",")[2].partition("/")
+    if slash:
+        return _completed(incomplete, [f"{collection}/{name}" for name in scenarios.get(collection, [])])
+    return _completed(incomplete, ["all", *scenarios])
+
+
+def _completed(incomplete: str, names: Iterable[str]) -> list[str]:
+    before, comma, begun = incomplete.rpartition(",")
+    given = before.split(",")
+    return [f"{before}{comma}{name}" for name in names if name.startswith(begun) and name not in given]

@@ -1,0 +1,110 @@
+"""The folder of a run: which one, the lock that one command holds on it, the plan kept in it, its report."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from bench.errors import UsageError
+from results.atomic import write_atomically
+from results.store import RECORD_FILE, RunStore
+
+RUNS = Path("runs")
+"""Where runs go without ``--out``."""
+PLAN_FILE = "plan.json"
+
+
+def new_folder() -> Path:
+    """A folder under ``runs`` that is named after the time, in UTC."""
+    return RUNS / datetime.now(UTC).strftime("%Y-%m-%dT%H%M%SZ")
+
+
+def choose_folder(out: Path | None, keys: Sequence[str]) -> tuple[Path, str]:
+    """The run folder, and what to say about the choice.
+
+    The one given; else the newest under ``runs`` that has the very same cells, so that the same command continues;
+    else a new one.
+
+    Args:
+        out: The one that the user has named, if any.
+        keys: Of the cells to run, sorted.
+    """
+    if out is not None:
+        return out, ""
+    for path in sorted(RUNS.glob(f"*/{PLAN_FILE}"), reverse=True):
+        try:
+            planned = json.loads(path.read_text())["keys"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if planned == list(keys):
+            return path.parent, " (continued: it has the same cells)"
+    return new_folder(), ""
+
+
+def write_plan(out: Path, command: str, keys: Sequence[str]) -> None:
+    """Keep the keys of the cells that a run folder is for.
+
+    Raises:
+        ResultError: The operating system refused.
+    """
+    text = json.dumps({"command": command, "keys": list(keys)}, indent=1) + "\n"
+    write_atomically(out / PLAN_FILE, lambda file: file.write(text.encode()))
+
+
+@contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """Make the run folder and let no other run write to it; the lock goes with the process, however that ends.
+
+    Raises:
+        UsageError: Another process holds it, or the folder cannot be written.
+    """
+    make_folder(out)
+    lock = FileLock(out / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise UsageError(f"another bench run is writing to {out}\n  Wait for it, or choose another --out.") from error
+    except OSError as error:
+        raise _unwritable(out, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it.
+
+    Raises:
+        UsageError: The operating system refused.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+
+
+def update_report(store: RunStore) -> Path:
+    """Write the report of a run folder, unless it is up to date, and return its folder."""
+    from reports.report import write_report
+
+    folder = store.root / "report"
+    if not _is_current(folder, store):
+        write_report([store.root], folder)
+    return folder
+
+
+def _is_current(report: Path, store: RunStore) -> bool:
+    """Whether a report was written whole after the last record, in every format: ``cells.csv`` is its last file."""
+    files = [report / name for name in ("report.md", "report.tex", "cells.csv")]
+    if not all(file.exists() for file in files):
+        return False
+    written = min(file.stat().st_mtime_ns for file in files)
+    return all(path.stat().st_mtime_ns < written for path in store.root.glob(f"cells/*/{RECORD_FILE}"))
+
+
+def _unwritable(folder: Path, error: OSError) -> UsageError:
+    return UsageError(f"cannot write to {folder}: {error.strerror or error}\n  Choose another folder with --out.")

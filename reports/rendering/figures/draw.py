@@ -1,0 +1,26 @@
+"""Draws whatever a document shows."""
+
+from typing import assert_never
+
+from matplotlib.figure import Figure
+
+from reports.content.document import Shown
+from reports.content.dot_plot import DotPlot
+from reports.content.example_sheet import ExampleSheet
+from reports.content.other_definitions import DefinitionSpread
+from reports.rendering.figures.definition_spread import draw_definition_spread
+from reports.rendering.figures.dots import draw_dots
+from reports.rendering.figures.examples import draw_examples
+
+
+def draw(shown: Shown) -> Figure:
+    """Draw the figure of its kind."""
+    match shown:
+        case DotPlot():
+            return draw_dots(shown)
+        case ExampleSheet():
+            return draw_examples(shown)
+        case DefinitionSpread():
+            return draw_definition_spread(shown)
+        case _:
+            assert_never(shown)

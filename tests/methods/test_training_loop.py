@@ -1,0 +1,34 @@
+from itertools import count
+
+import pytest
+import torch
+
+from methods.common.training import RECORDED_LOSSES, REPORT_EVERY, train
+from methods.detector import FitContext, Progress
+
+
+def run(steps, stage="train"):
+    """Train with a loss that is the step's number."""
+    numbers, reports = count(1), []
+    losses = train(lambda: torch.tensor(float(next(numbers))), steps, FitContext(0, progress=reports.append), stage)
+    assert next(numbers) == steps + 1
+    return losses, reports
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7, RECORDED_LOSSES, 2 * RECORDED_LOSSES - 1, 10 * RECORDED_LOSSES + 3])
+def test_losses_are_thinned_between_the_first_and_the_last_step(steps):
+    losses, _ = run(steps)
+    assert all(loss == step for step, loss in losses)
+    recorded = [step for step, _ in losses]
+    assert recorded == sorted(set(recorded))
+    assert recorded[0] == 1
+    assert recorded[-1] == steps
+    assert min(steps, RECORDED_LOSSES) <= len(recorded) < 2 * RECORDED_LOSSES
+
+
+def test_progress_carries_the_last_loss_recorded():
+    steps = 2 * RECORDED_LOSSES + 1
+    losses, reports = run(steps, "student")
+    assert [report.done for report in reports] == [*range(REPORT_EVERY, steps, REPORT_EVERY), steps]
+    assert reports[0] == Progress("student", REPORT_EVERY, steps, dict(losses)[REPORT_EVERY - 1])
+    assert reports[-1] == Progress("student", steps, steps, steps)
