@@ -16,9 +16,8 @@ from cli_support import Command
 from rich.console import Console
 
 from bench.datasets.images import image_size
-from bench.errors import DataError, UsageError
+from bench.errors import UsageError
 from bench.evaluation import evaluate_maps
-from bench.given_maps import read_map
 from bench.options import EvaluationOptions
 from metrics import UpsampledMaps
 from metrics.definitions import DEFINITIONS
@@ -371,30 +370,6 @@ def test_a_run_without_maps_says_how_to_get_them(bench: Command, run: Path, data
     done = bench("evaluate", "run", "--data-root", data_root, "--out", "other")
     assert done.returncode == 2
     assert "Run it again with bench run --keep-maps" in done.stderr
-
-
-@pytest.mark.parametrize("form", ["tiff", "npz", "npy"])
-def test_whatever_is_damaged_in_a_map_names_its_file(form: str, tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    array = rng.random((40, 50), dtype=np.float32)
-    file = tmp_path / f"map.{form}"
-    if form == "tiff":
-        tifffile.imwrite(file, array, compression="zlib")
-    else:
-        np.savez_compressed(file, array) if form == "npz" else np.save(file, array)
-    whole = bytearray(file.read_bytes())
-    messages = []
-    for _ in range(150):
-        damaged = whole.copy()
-        for position in rng.integers(0, len(whole), 3):
-            damaged[position] ^= int(rng.integers(1, 256))
-        file.write_bytes(damaged[: rng.integers(1, len(whole))] if rng.random() < 0.3 else damaged)
-        try:
-            read_map(file)
-        except DataError as error:
-            messages.append(str(error))
-    assert len(messages) > 30
-    assert all(str(file) in message for message in messages)
 
 
 def test_a_damaged_definitions_file_is_named(bench: Command, run: Path, tmp_path: Path) -> None:
