@@ -1,7 +1,7 @@
 """How far a run is: live lines in a terminal, log lines anywhere else."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -15,7 +15,7 @@ from bench.cells import Cell
 from bench.execution.protocol import Ended, Event, Progressed, Started
 from bench.machine.devices import Slot
 from methods.detector import Progress as Step
-from results.record import Record
+from results.record import Record, Timings
 
 _WIDE = 100
 _LOG_EVERY = 30.0
@@ -91,8 +91,15 @@ def outcome_line(record: Record) -> str:
     values = [
         f"{title} {100 * value:.1f}" for name, title in _HEADLINES if (value := record.metrics.get(name)) is not None
     ]
-    spent = f" ({duration(sum(record.timings.model_dump().values()))})" if record.timings else ""
+    spent = f" ({_spent(record.timings, record.implementation)})" if record.timings else ""
     return f"[green]done[/]   {label}: {', '.join(values) or 'no defined metric'}{spent}"
+
+
+def _spent(timings: Timings, implementation: Mapping[str, str]) -> str:
+    """The time that a cell took; where it took the model of another cell, that of the fit is not among it."""
+    seconds = timings.decode + timings.maps + timings.metrics
+    kept = implementation.get("fit")
+    return f"{duration(seconds)}, {kept}" if kept else duration(seconds + timings.fit)
 
 
 class LogDisplay:

@@ -210,6 +210,7 @@ def test_a_kept_model_is_taken_where_only_the_test_images_have_changed(
     shutil.copy(first / "000.png", first / "001.png")
     done = bench(*command, TINY="0=bug")  # which it shows when it is fitted
     assert done.returncode == 0, done.stdout + done.stderr
+    assert f", kept model of {old.key[:12]})" in done.stdout
     (new,) = [record for record in RunStore(tmp_path / "out").records() if record.key != old.key]
     assert new.fit_key == old.fit_key
     assert new.implementation == {**old.implementation, "fit": f"kept model of {old.key[:12]}"}
