@@ -87,6 +87,10 @@ class Backbone(nn.Module):
         self.name = name
         self._spec = backbone_spec(name)
         self.normalise = Normalise(self._spec.mean, self._spec.std)
+        # Before the device is chosen: what a package computes while it is imported would lie there too.
+        import_torchvision()
+        import timm  # noqa: F401
+
         with torch.device("meta" if weights is None else "cpu"):
             if self._spec.kind == "transformer":
                 self.network, self.channels = _transformer(self._spec, name, levels, final_norm)
@@ -135,7 +139,6 @@ class Backbone(nn.Module):
 
 def _convolutional(spec: BackboneSpec, name: str, strides: tuple[int, ...]) -> tuple[nn.Module, tuple[int, ...]]:
     """Feature maps of the given strides, and their channels."""
-    import_torchvision()
     import timm
 
     with torch.device("meta"):
@@ -150,7 +153,6 @@ def _transformer(
     spec: BackboneSpec, name: str, blocks: tuple[int, ...], final_norm: bool
 ) -> tuple[nn.Module, tuple[int, ...]]:
     """Tokens of the given blocks' outputs as maps, without those that belong to no patch, and their channels."""
-    import_torchvision()
     import timm
 
     transformer = timm.create_model(spec.architecture, dynamic_img_size=True)

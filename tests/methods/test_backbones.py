@@ -1,5 +1,7 @@
 import dataclasses
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -311,3 +313,24 @@ def test_missing_weights(name, weights, message, tmp_path):
     for use in (backbone_identity, lambda *arguments: Backbone(arguments[0], (8,), *arguments[1:])):
         with pytest.raises(WeightsError, match=message):
             use(name, weights, tmp_path)
+
+
+def test_nothing_is_imported_while_tensors_have_no_memory():
+    """What older versions of PyTorch compute while timm is imported fails there."""
+    code = """
+import sys, torch
+from pathlib import Path
+from methods.common.backbones import Backbone
+
+class Watch:
+    devices = []
+
+    def find_spec(name, path=None, target=None):
+        if name == "timm":
+            Watch.devices.append(torch.get_default_device().type)
+
+sys.meta_path.insert(0, Watch)
+Backbone("efficientnet_lite0", (8,), None, Path())
+assert Watch.devices == ["cpu"], Watch.devices
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
