@@ -80,6 +80,7 @@ def test_what_makes_no_sense_is_refused(here: Path, data_root: Path) -> None:
         evaluate("nowhere")
 
 
+@pytest.mark.slow
 def test_the_readmes_example_runs(environment: dict[str, str], tmp_path: Path) -> None:
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
     (code,) = [block for block in blocks if "bench.api" in block]

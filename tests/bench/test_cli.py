@@ -208,6 +208,7 @@ def test_every_option_of_a_distillation_is_a_flag(invoke: Invoke) -> None:
     assert summary in invoke("--help")[1]
 
 
+@pytest.mark.slow
 def test_a_distillation_writes_teacher_and_card(invoke: Invoke, data_root: Path, tmp_path: Path) -> None:
     options = ("--backbone", "resnet18", "--backbone-weights", "random", "--steps", 2, "--batch-size", 1)
     photographs = data_root / "parts/bolt/test/good"

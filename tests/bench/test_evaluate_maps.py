@@ -26,6 +26,9 @@ from results.definition_values import read_definitions
 from results.regions import read_regions
 from results.store import RunStore
 
+pytestmark = pytest.mark.slow
+"""Every test starts the command line several times, some seconds each."""
+
 
 @pytest.fixture(scope="module")
 def run(data_root: Path, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:

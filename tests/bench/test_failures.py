@@ -12,6 +12,9 @@ from PIL import Image
 from results.record import Record
 from results.store import RunStore
 
+pytestmark = pytest.mark.slow
+"""Every test starts the command line several times, some seconds each."""
+
 
 def records_of(out: Path) -> dict[tuple[str, int], Record]:
     return {(record.scenario, record.seed): record for record in RunStore(out).records()}

@@ -23,6 +23,9 @@ from reports.block import BEGIN, END
 from results.arrays import read_maps
 from results.store import RunStore
 
+pytestmark = pytest.mark.slow
+"""Every test starts the command line several times, some seconds each."""
+
 Start = Callable[..., subprocess.Popen[str]]
 
 

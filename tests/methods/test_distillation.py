@@ -63,6 +63,7 @@ def run(out, config=CONFIG, photographs=None, stop_after=None, **options):
     return steps
 
 
+@pytest.mark.slow
 def test_distillation_lowers_the_loss_and_says_how_it_was_made(tmp_path):
     out = tmp_path / "teacher.safetensors"
     steps = run(out, checkpoint_every=2)
@@ -86,6 +87,7 @@ def test_distillation_lowers_the_loss_and_says_how_it_was_made(tmp_path):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cache_gib", [7.0, 0.0])
 def test_an_interrupted_run_continues_to_the_same_teacher(cache_gib, tmp_path):
     config = DistillationConfig(
@@ -162,6 +164,7 @@ def test_features_are_normalised_per_channel(tmp_path):
     torch.testing.assert_close(features.std(1), torch.ones(TEACHER_CHANNELS), atol=5e-3, rtol=0)
 
 
+@pytest.mark.slow
 def test_a_large_folder_is_drawn_in_pools(tmp_path, monkeypatch):
     for module in (distillation, distillation_target):
         monkeypatch.setattr(module, "POOL", 4)

@@ -75,10 +75,12 @@ def test_nine_tenths_of_the_training_images_maps_lie_below_zero(fitted):
     assert prediction.scores[0] == prediction.maps.max()
 
 
+@pytest.mark.slow
 def test_another_seed_trains_another_network(plain):
     assert fit(seed=4).losses != plain.losses
 
 
+@pytest.mark.slow
 def test_the_penalty_enters_the_loss(plain):
     assert fit(photographs=Photographs()).losses[0][1] != plain.losses[0][1]
 

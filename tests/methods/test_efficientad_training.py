@@ -73,6 +73,7 @@ def test_augmentation_matches_pil():
         assert (found - expected).abs().max() <= 1, name
 
 
+@pytest.mark.slow
 def test_the_learning_rate_falls_after_95_percent():
     """Adam moves the weight with the steadiest gradient by about the learning rate."""
     network = thin_network(autoencoder=False)

@@ -98,6 +98,7 @@ def test_faiss_finds_the_same():
         torch.testing.assert_close(prediction.scores, expected.scores, rtol=1e-5, atol=1e-2)
 
 
+@pytest.mark.slow
 def test_it_works_without_faiss():
     """In a process of its own: nothing may import it, at whatever time."""
     code = """

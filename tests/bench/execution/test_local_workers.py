@@ -30,6 +30,7 @@ def workers(root: Path) -> Executor:
     return LocalWorkers([Slot(0, "cpu", 1)], root / "logs", task)
 
 
+@pytest.mark.slow
 def test_a_cell_is_on_disk_when_its_end_is_heard_of_and_a_death_is_one_too(
     cells: Sequence[Cell], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
