@@ -24,6 +24,7 @@ def test_regions_are_those_of_scipy(seed, shape, density):
     assert np.array_equal(region, expected.ravel()[pixels] - 1)
 
 
+@settings(deadline=None)  # its first call may compile
 @given(st.lists(st.sampled_from([1.0, np.nan, np.inf, -np.inf, 3e38]), max_size=50))
 def test_finite(values):
     array = np.array(values, np.float32)

@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import metrics
@@ -10,6 +10,7 @@ import metrics
 levels = st.lists(st.integers(0, 9), min_size=1, max_size=40)
 
 
+@settings(deadline=None)
 @given(levels, levels, st.sampled_from([0.0, 0.05, 0.07, 0.5, 0.99]))
 def test_no_lower_threshold_keeps_the_declared_rate(normal, anomalous, fpr):
     normal, anomalous = np.array(normal), np.array(anomalous)
@@ -21,6 +22,7 @@ def test_no_lower_threshold_keeps_the_declared_rate(normal, anomalous, fpr):
     assert math.isnan(point.realised_fpr)
 
 
+@settings(deadline=None)
 @given(levels, levels, st.sampled_from([0.0, 0.05, 0.25, 0.9]))
 def test_rates_on_the_test_images_themselves(normal, anomalous, rate):
     normal, anomalous = np.array(normal), np.array(anomalous)
