@@ -5,16 +5,16 @@ BIN := $(VENV)/bin
 # Compiling everything that is installed takes as long as installing it; Python compiles what it imports.
 INSTALL := $(BIN)/python -m pip install --quiet --no-compile --constraint $(CONSTRAINTS) --editable
 
-.PHONY: demo check check-numbers check-runner test test-lowest lint clean
+.PHONY: demo check check-half check-other-half test test-lowest lint clean
 
 # Training lengths that two CPU cores finish in minutes; the rows say how many steps of the paper's they are.
 demo: $(VENV)/installed
 	$(BIN)/bench run --methods efficientad_s,patchcore,fastflow --datasets demo/coins,demo/gravel --out runs/demo \
 		--set efficientad_s.training_steps=40 --set fastflow.training_steps=15
 
-# Three parts, two at a time.
+# Half of the fast tests on one core; static checks, then the other half, on another.
 check: $(VENV)/installed-dev
-	$(MAKE) --jobs=2 --output-sync=target lint check-runner check-numbers
+	$(MAKE) --jobs=2 --output-sync=target check-half lint check-other-half
 
 test: $(VENV)/installed-dev lint
 	$(BIN)/python -m pytest
@@ -30,14 +30,14 @@ lint: $(VENV)/installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-NUMBERS := tests/metrics tests/reports tests/results
+HALF := tests/methods tests/reports tests/results
 FAST_TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow"
 
-check-numbers: $(VENV)/installed-dev
-	$(FAST_TESTS) $(NUMBERS)
+check-half: $(VENV)/installed-dev
+	$(FAST_TESTS) $(HALF)
 
-check-runner: $(VENV)/installed-dev
-	$(FAST_TESTS) $(NUMBERS:%=--ignore=%)
+check-other-half: $(VENV)/installed-dev
+	$(FAST_TESTS) $(HALF:%=--ignore=%)
 
 $(VENV)/installed: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
@@ -45,10 +45,12 @@ $(VENV)/installed: pyproject.toml $(CONSTRAINTS)
 	touch $@
 
 # The tests turn warnings into errors, those of compiling other people's code too: it is compiled here. Some packages
-# carry files for other versions of Python.
+# carry files for other versions of Python. The kernels of the metrics and the types of packages are kept in caches.
 $(VENV)/installed-dev: $(VENV)/installed
 	$(INSTALL) ".[cpu,dev]"
 	$(BIN)/python -W ignore -m compileall -qq -j 0 $(VENV)/lib || true
+	$(BIN)/python -c "import metrics; metrics.warm_up()"
+	$(BIN)/mypy > /dev/null || true
 	touch $@
 
 clean:

@@ -128,11 +128,11 @@ def bf16_on_cpu() -> Finding:
 
     what = "bf16 on the CPU"
     if lacks_instructions("bf16", cpu_features()):
-        return Finding("note", what, "not supported by this CPU", "Keep precision fp32.")
+        return Finding("note", what, "not supported by this CPU", "Keep training_precision=fp32.")
     speed = _bf16_speed()
     found = f"matrix products {speed:.1f} times as fast as in fp32"
     if speed < BF16_PAYS:
-        return Finding("note", what, found, "Keep precision fp32: bf16 would be slower.")
+        return Finding("note", what, found, "Keep training_precision=fp32: bf16 would be slower.")
     return Finding("ok", what, found)
 
 

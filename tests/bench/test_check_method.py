@@ -91,6 +91,7 @@ def examine(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     return call
 
 
+@pytest.mark.slow
 def test_a_good_detector_in_a_file_of_its_own_passes(bench: Command) -> None:
     run = bench("check-method", TINY, "--set", "norm=squared", "--except", "gray")
     assert run.returncode == 0, run.stderr

@@ -131,6 +131,7 @@ def test_a_planted_difference_is_seen_and_has_its_sign(tmp_path):
         assert forth[metric].value == pytest.approx(forth[metric].first - forth[metric].second)
 
 
+@pytest.mark.slow
 def test_noise_is_seldom_taken_for_a_difference(tmp_path):
     rng = np.random.default_rng(1)
     for number in range(60):
@@ -308,6 +309,7 @@ def test_a_file_of_no_known_format_is_refused(noted_run, tmp_path):
         compare(CompareOptions(noted_run, "patchcore", "fastflow", out=tmp_path / "a.txt"))
 
 
+@pytest.mark.slow
 def test_the_command_prints_and_writes(bench, noted_run, tmp_path):
     shown = bench("compare", noted_run, "patchcore", "fastflow", "--resamples", 200)
     assert shown.returncode == 0, shown.stderr

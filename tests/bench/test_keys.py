@@ -149,6 +149,7 @@ def test_docstrings_and_comments_change_no_key(root: Path, edit: Edit) -> None:
     assert keys_of_methods(root) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "change"),
     [

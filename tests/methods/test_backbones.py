@@ -59,6 +59,7 @@ def small_dense_network(monkeypatch):
     monkeypatch.setitem(BACKBONES, "densenet121", spec)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "architecture",
     [pytest.param(name, marks=[pytest.mark.slow] * ("101" in name)) for name in sorted(CONVOLUTIONAL)],
@@ -125,6 +126,7 @@ def test_levels_channels_and_sizes(tmp_path):
     torch.testing.assert_close(levels, backbone(images().float() / 255))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "densenet121", "efficientnet_lite0", SMALL_VIT])
 @pytest.mark.parametrize("size", [(70, 98), (75, 101)])
 def test_grid_is_that_of_the_features(name, size, tmp_path):
@@ -139,6 +141,7 @@ def test_grid_is_that_of_the_features(name, size, tmp_path):
     assert backbone.grid(size) == [tuple(level.shape[2:]) for level in backbone(images(*size))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "densenet121", "efficientnet_lite0", SMALL_VIT])
 def test_an_empty_backbone_takes_the_state_of_a_full_one(name, tmp_path):
     levels = (2, 5) if backbone_spec(name).kind == "transformer" else STRIDES
@@ -152,6 +155,7 @@ def test_an_empty_backbone_takes_the_state_of_a_full_one(name, tmp_path):
         assert torch.equal(some, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("final_norm", [False, True])
 @pytest.mark.parametrize("name", [SMALL_VIT, pytest.param(REGISTERS_VIT, marks=pytest.mark.slow)])
 def test_tokens_of_a_transformers_blocks(name, final_norm, tmp_path):
@@ -239,6 +243,7 @@ def test_own_weights_are_loaded(tmp_path):
     assert_same_features([found], [expected])
 
 
+@pytest.mark.slow
 def test_old_files_of_dense_networks_are_loaded(tmp_path):
     """torchvision's files call norm1 norm.1, and are older than the counting of batches."""
     state = with_random_statistics(timm_model("densenet121")).state_dict()
@@ -256,6 +261,7 @@ def test_old_files_of_dense_networks_are_loaded(tmp_path):
         assert torch.equal(some, other)
 
 
+@pytest.mark.slow
 def test_official_files_of_dinov2_are_loaded(tmp_path):
     model = timm_model(SMALL_VIT)
     torch.save(model.state_dict() | {"mask_token": torch.zeros(1, 384)}, tmp_path / "official.pth")
@@ -266,6 +272,7 @@ def test_official_files_of_dinov2_are_loaded(tmp_path):
     assert torch.equal(official(images(28, 28))[0], timms(images(28, 28))[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -315,6 +322,7 @@ def test_missing_weights(name, weights, message, tmp_path):
             use(name, weights, tmp_path)
 
 
+@pytest.mark.slow
 def test_nothing_is_imported_while_tensors_have_no_memory():
     """What older versions of PyTorch compute while timm is imported fails there."""
     code = """

@@ -15,9 +15,6 @@ from methods.errors import MethodError
 from methods.patchcore import PatchCore
 from methods.registry import BUILT_IN, load_method
 
-SLOW = {"efficientad_s", "efficientad_m"}
-"""A prediction of EfficientAD takes seconds on a CPU, a fit half a minute."""
-
 
 @cache
 def subject(name: str) -> Subject:
@@ -25,10 +22,9 @@ def subject(name: str) -> Subject:
     return Subject(load_method(name), setup.options, exceptions=setup.exceptions)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("check", CHECKS)
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in BUILT_IN_SETUPS]
-)
+@pytest.mark.parametrize("name", BUILT_IN_SETUPS)
 def test_built_in_method(name: str, check: str) -> None:
     outcome = run_check(check, subject(name))
     assert not outcome.broken, outcome.explanation

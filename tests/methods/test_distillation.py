@@ -105,6 +105,7 @@ def test_an_interrupted_run_continues_to_the_same_teacher(cache_gib, tmp_path):
     assert not (tmp_path / "parts.safetensors.checkpoint").exists()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_other_options_is_refused(tmp_path):
     out = tmp_path / "teacher.safetensors"
     with pytest.raises(Stopped):

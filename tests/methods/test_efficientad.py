@@ -12,6 +12,9 @@ from methods.detector import FitContext, ImageSet, Progress
 from methods.efficientad.detector import EfficientAdConfig, EfficientAdM, EfficientAdS
 from methods.errors import MethodError, WeightsError
 
+pytestmark = pytest.mark.slow
+"""They share a fit, which takes ten seconds."""
+
 CPU = torch.device("cpu")
 RANDOM = EfficientAdConfig(teacher="random", training_steps=1)
 
@@ -75,17 +78,14 @@ def test_nine_tenths_of_the_training_images_maps_lie_below_zero(fitted):
     assert prediction.scores[0] == prediction.maps.max()
 
 
-@pytest.mark.slow
 def test_another_seed_trains_another_network(plain):
     assert fit(seed=4).losses != plain.losses
 
 
-@pytest.mark.slow
 def test_the_penalty_enters_the_loss(plain):
     assert fit(photographs=Photographs()).losses[0][1] != plain.losses[0][1]
 
 
-@pytest.mark.slow
 def test_both_steps_give_the_same_loss_and_say_which_they_are(plain):
     reference = fit(step="reference")
     assert reference.implementation == {"training step": "reference"}

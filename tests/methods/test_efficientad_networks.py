@@ -97,6 +97,7 @@ def test_levels_and_fractions_give_the_same_maps(network):
         torch.testing.assert_close(other_scores, scores, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @HALVES
 def test_half_precision_is_of_the_networks_only(precision, network):
     maps, _ = network(noise(1))

@@ -74,6 +74,7 @@ def algorithm_1(network, image, augmented, penalty, target, precision):
     return loss + (decoded - network.student(augmented)[:, 384:]).square().mean()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step_loss", [step.step_loss, fast_step.step_loss], ids=["reference", "fast"])
 @pytest.mark.parametrize(
     ("size", "padding", "with_penalty"),
@@ -112,6 +113,7 @@ def without_kinks(network, images):
         features = layer(features)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "padding"), [("S", False), ("S", True), pytest.param("M", False, marks=pytest.mark.slow)]
 )

@@ -63,6 +63,7 @@ def test_subnets_alternate_their_kernels():
         assert kernels(conv3x3_only=True) == [3, 3, 3, 3]
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss_and_is_recorded():
     stages = []
     detector = fitted(training_steps=12, batch_size=5, progress=lambda step: stages.append((step.stage, step.done)))
@@ -89,6 +90,7 @@ def test_maps_are_the_mean_of_the_levels_likelihoods_upsampled():
     assert torch.equal(prediction.scores, prediction.maps.flatten(1).amax(1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept", [0, 2])
 def test_features_too_large_to_keep_give_the_same_result(kept, monkeypatch):
     expected = fitted().predict(images(2))
@@ -106,6 +108,7 @@ def test_every_image_is_drawn_once_before_any_is_drawn_again(count, size):
     assert order.sort(1).values.tolist() == [list(range(count))] * 2
 
 
+@pytest.mark.slow
 def test_restored_and_exported_detectors_say_the_same():
     detector = fitted()
     asked = images(2, seed=1)
@@ -134,6 +137,7 @@ def test_restoring_leaves_the_random_generators_alone():
         assert torch.equal(torch.rand(1), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [{"flow_steps": 4}, {"image_size": (64, 64)}, {"backbone": "resnet18"}])
 def test_a_state_of_other_options_is_refused(change):
     state = fitted().module().state_dict()
@@ -141,6 +145,7 @@ def test_a_state_of_other_options_is_refused(change):
         FastFlow.restore(make_config(FastFlow, "embedded", SMALL | change), state)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_half_precision_is_finite_and_close(precision):
     detector = fitted()
@@ -159,6 +164,7 @@ def small_module():
         return FastFlowModule(fastflow.Backbone(config.backbone, fastflow.STRIDES, "random", None), config)
 
 
+@pytest.mark.slow
 def test_prediction_and_training_step_wait_for_nothing():
     """On a GPU each of these operators would make the host wait for it."""
     module = small_module()

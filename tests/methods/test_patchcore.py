@@ -124,6 +124,7 @@ def test_a_search_by_a_missing_faiss_is_refused_before_the_fit(monkeypatch):
         detector.fit(ImageSet(images(1)), ImageSet(images(1), []), CONTEXT)
 
 
+@pytest.mark.slow
 def test_restored_and_exported_detectors_say_the_same():
     detector = fitted(neighbours=2)
     asked = images(2, seed=1)
@@ -140,6 +141,7 @@ def test_restored_and_exported_detectors_say_the_same():
     assert torch.equal(prediction.scores, expected.scores)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [{"dim": 512}, {"backbone": "resnet18"}])
 def test_a_state_of_other_options_is_refused(change):
     state = fitted().module().state_dict()

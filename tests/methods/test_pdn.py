@@ -33,6 +33,7 @@ def test_padding_changes_the_border_only(size):
     torch.testing.assert_close(whole[:, :, 4:-4, 4:-4], inner, atol=1e-6, rtol=1e-4)
 
 
+@pytest.mark.slow
 @BOTH
 @pytest.mark.parametrize("padding", [False, True])
 def test_training_features_and_their_gradients_are_those_of_the_layers(size, padding):

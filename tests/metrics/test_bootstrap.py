@@ -9,6 +9,7 @@ import metrics
 from metrics import bootstrap
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["few values", "smooth", "constant"])
 def test_counts_reproduce_the_metrics_and_every_resample(kind):
     maps, masks = random_case(7, kind, 5)
@@ -24,6 +25,7 @@ def test_counts_reproduce_the_metrics_and_every_resample(kind):
             assert values[row] == pytest.approx(expected[name], abs=1e-9), (name, row)
 
 
+@pytest.mark.slow
 def test_few_thresholds_are_close():
     maps, masks = simulate(np.random.default_rng(0))
     exact = metrics.evaluate_pixels(maps, masks, LIMITS).named()
@@ -102,6 +104,7 @@ def pick(counts, images):
     )
 
 
+@pytest.mark.slow
 def test_the_au_pro_interval_covers_the_truth():
     population, trials, covered = 4000, 300, 0
     rng = np.random.default_rng(4)

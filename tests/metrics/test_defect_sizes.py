@@ -31,6 +31,7 @@ def test_excluded_regions_as_false_alarms(seed, kind):
         assert value == pytest.approx(pixel_values(maps, kept, (0.3,))["au_pro@0.3"], abs=1e-9)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(seeds, kinds)
 def test_images_with_excluded_regions_dropped(seed, kind):

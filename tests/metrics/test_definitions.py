@@ -67,6 +67,7 @@ def test_exact_definitions_are_the_metric(case):
         assert value(case, name) == au_pro[limit]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("count", "quantised"), [(100, False), (100, True), (5000, False)])
 def test_equidistant_ranks(case, count, quantised):
     maps, masks = case

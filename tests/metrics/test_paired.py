@@ -118,6 +118,7 @@ def test_scores_count_by_their_rank():
     assert metrics.image_p_value(first, second, KINDS) == metrics.image_p_value(np.exp(first), 100 + second, KINDS)
 
 
+@pytest.mark.slow
 def test_without_a_difference_a_low_p_value_is_as_rare_as_it_says():
     # Two methods that see the same thing, each with errors of its own.
     trials, level, rng = 300, 0.1, np.random.default_rng(5)

@@ -44,6 +44,7 @@ class Counted(list):
         return super().__getitem__(index)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
 def test_low_scores_are_left_out_unless_they_matter(kind):
     """The first guess of the lowest score that matters comes from images with defects and can be too high."""

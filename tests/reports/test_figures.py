@@ -32,6 +32,7 @@ def sheets_of(root, records, notes=()):
     return example_sheets(read_runs([write_run(root, records)]).results, notes)
 
 
+@pytest.mark.slow
 def test_the_same_records_give_the_same_bytes(tmp_path):
     (sheet,) = sheets_of(tmp_path, [make_record()])
     plot = plot_of([(make_record(), None)])

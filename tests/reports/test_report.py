@@ -34,6 +34,7 @@ def test_the_report_is_the_golden_one(plain_report, name):
     assert content == golden.read_text()
 
 
+@pytest.mark.slow
 def test_a_report_is_up_to_date_until_a_record_changes(tmp_path):
     records = [make_record()]
     run, out = write_run(tmp_path / "run", records), tmp_path / "out"
@@ -46,6 +47,7 @@ def test_a_report_is_up_to_date_until_a_record_changes(tmp_path):
     assert out / "cells.csv" in check_report([run], out, {"csv"})
 
 
+@pytest.mark.slow
 def test_figures_go_with_the_format(tmp_path):
     run = write_run(tmp_path, [make_record()])
     files = make_report([run], {"md"})
@@ -83,6 +85,7 @@ def test_nothing_but_failures_is_a_report_too(tmp_path):
     assert "    last words" in text
 
 
+@pytest.mark.slow
 def test_a_failure_without_a_log_is_in_every_format(tmp_path):
     files = make_report(
         [write_run(tmp_path, [make_record(), fail(make_record("dsr"), "killed by hand")])], {"md", "tex"}
@@ -91,6 +94,7 @@ def test_a_failure_without_a_log_is_in_every_format(tmp_path):
     assert "killed by hand" in files["report.tex"].decode()
 
 
+@pytest.mark.slow
 def test_names_that_are_alike_as_files_stay_apart(tmp_path):
     run = write_run(tmp_path, [make_record(scenario=name) for name in ("a b", "a?b", "A_b")])
     names = [name for name in make_report([run], {"md"}) if name.endswith("examples.png")]

@@ -39,6 +39,7 @@ def complete(environment: dict[str, str], data_root: Path, tmp_path: Path) -> Co
     return ask
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "expected"),
     [

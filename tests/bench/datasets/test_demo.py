@@ -12,6 +12,9 @@ from bench.datasets.masks import read_defects, read_mask
 from bench.datasets.selection import select_scenarios
 from bench.errors import DataError
 
+pytestmark = pytest.mark.slow
+"""They share a collection, which takes seconds to draw."""
+
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):

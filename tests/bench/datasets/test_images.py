@@ -278,6 +278,7 @@ print(tuple(decoded.pixels.shape), int(decoded.pixels[4].max()))
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_costs_time_only(paths, tmp_path):
     pytest.importorskip("resource")
     output = subprocess.run(
@@ -301,6 +302,7 @@ print(int(decoded.pixels.long().sum()), decoded.sizes)
 """
 
 
+@pytest.mark.slow
 def test_two_processes_decode_the_same_set_at_once(tmp_path, cache):
     paths = [saved(tmp_path / f"{index:02}.png", noise(200 + index, 150, 3)) for index in range(20)]
     workers = [

@@ -51,6 +51,7 @@ def test_a_cell_is_on_disk_when_its_end_is_heard_of_and_a_death_is_one_too(
     assert [path.parent.name.split("-")[-2] for path in sorted(tmp_path.glob("run/cells/*/maps.npz"))] == ["s0", "s2"]
 
 
+@pytest.mark.slow
 def test_a_record_that_cannot_be_written_ends_everything(cells: Sequence[Cell], tmp_path: Path) -> None:
     (tmp_path / "run").touch()  # where the folder should be
     heard: list[Event] = []
