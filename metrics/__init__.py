@@ -31,18 +31,25 @@ from metrics.saturated import (
     saturation_pixels,
 )
 from metrics.sizes import Quartiles, Regions, minimum_detectable_area
+from metrics.thresholded import Decisions, ExceedingPixels, count_exceeding, decide, exceeds
+from metrics.thresholds import DeclaredRate, MeanPlusDeviations, NormalImages, ThresholdRule
 from metrics.warm_up import warm_up
 
 __all__ = [
     "HALVES",
     "Curve",
     "Curves",
+    "Decisions",
+    "DeclaredRate",
     "Defect",
+    "ExceedingPixels",
     "Halves",
     "ImageMetrics",
     "Interval",
     "LocoMetrics",
+    "MeanPlusDeviations",
     "MetricError",
+    "NormalImages",
     "OperatingPoint",
     "PixelCounts",
     "PixelMetrics",
@@ -50,18 +57,22 @@ __all__ = [
     "Regions",
     "SaturatedMetrics",
     "Subset",
+    "ThresholdRule",
     "UpsampledMaps",
     "bootstrap_images",
     "bootstrap_pixels",
     "compare_images",
     "compare_pixels",
     "compare_regions",
+    "count_exceeding",
     "count_pixels",
+    "decide",
     "evaluate_images",
     "evaluate_loco",
     "evaluate_loco_images",
     "evaluate_pixels",
     "evaluate_saturated",
+    "exceeds",
     "false_negative_rates",
     "false_positive_rates",
     "image_p_value",
