@@ -40,6 +40,7 @@ def run(
     weights_dir: Path | str | None = None,
     precision: Precision = "fp32",
     tf32: bool = False,
+    hold_out: bool = False,
     cache: bool = True,
     keep_maps: bool = False,
     keep_models: bool = False,
@@ -64,6 +65,7 @@ def run(
         weights_dir: Where downloaded weights are kept.
         precision: Of the networks of fitted detectors; stamped on all results.
         tf32: Let a GPU round the factors of float32 products to TF32; stamped on all results.
+        hold_out: Hold out validation images of every method, to choose thresholds on; stamped where it changes a fit.
         cache: Keep decoded images on disk.
         keep_maps: Keep the anomaly maps beside each record.
         keep_models: Keep the fitted detector beside each record, for :func:`load_detector`.

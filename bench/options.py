@@ -125,6 +125,8 @@ class RunOptions:
         weights_dir: Where downloaded weights are kept.
         precision: Of the networks of fitted detectors; stamped on all results.
         tf32: Let a GPU round the factors of float32 products to TF32; stamped on all results.
+        hold_out: Hold out the protocol's share of training images of every method, to choose thresholds on them;
+            stamped on rows that it changes.
         cache: Keep decoded images on disk.
         keep_maps: Keep the anomaly maps.
         keep_models: Keep the fitted detectors, to predict with them again.
@@ -155,6 +157,7 @@ class RunOptions:
     weights_dir: WeightsDir = field(default_factory=default_weights_directory)
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     tf32: bool = False
+    hold_out: bool = False
     cache: Annotated[bool, Flag(negatable=True)] = True
     keep_maps: Annotated[bool, Flag(negatable=True)] = False
     keep_models: Annotated[bool, Flag(negatable=True)] = False

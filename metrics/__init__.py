@@ -14,7 +14,7 @@ from metrics.bootstrap import (
 from metrics.curves import Curve, Curves
 from metrics.errors import MetricError
 from metrics.images import ImageMetrics, evaluate_images
-from metrics.loco import HALVES, Halves, LocoMetrics, evaluate_loco, evaluate_loco_images
+from metrics.loco import HALVES, Halves, LocoMetrics, evaluate_loco, evaluate_loco_images, loco_halves
 from metrics.maps import Subset, UpsampledMaps
 from metrics.operating import (
     OperatingPoint,
@@ -76,6 +76,7 @@ __all__ = [
     "false_negative_rates",
     "false_positive_rates",
     "image_p_value",
+    "loco_halves",
     "mean_interval",
     "minimum_detectable_area",
     "operating_points",

@@ -71,6 +71,15 @@ class ExceedingPixels:
     defect_pixels: Counts
     normal_pixels: Counts
 
+    def subset(self, positions: NDArray[np.intp]) -> "ExceedingPixels":
+        """Return the counts of the images at these positions."""
+        return ExceedingPixels(
+            self.defect[:, positions],
+            self.normal[:, positions],
+            self.defect_pixels[positions],
+            self.normal_pixels[positions],
+        )
+
     def images(self, threshold: int) -> NDArray[np.bool_]:
         """Return (n,) which images have any pixel above a threshold, which is given by its place."""
         return np.asarray(self.defect[threshold] + self.normal[threshold] > 0)

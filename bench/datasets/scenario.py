@@ -25,6 +25,7 @@ class TestImage:
         masks: Its ground truth files. One file; in LOCO form one per defect region; none for a normal image, or where
             the ground truth is missing.
         saturation: The file that says how many pixels of a defect are enough (LOCO form); ``None`` where all count.
+        condition: The light or view it was taken under, such as ``overexposed``; empty if the collection has none.
     """
 
     __test__ = False  # not a test case, whatever pytest makes of the name
@@ -35,6 +36,7 @@ class TestImage:
     anomalous: bool
     masks: tuple[Path, ...] = ()
     saturation: Path | None = None
+    condition: str = ""
 
     @property
     def saturated(self) -> bool:

@@ -44,6 +44,7 @@ def run(data_root: Path, environment: dict[str, str], tmp_path_factory: pytest.T
         out,
         "--keep-maps",
         "--keep-models",
+        "--hold-out",
     ]
     done = subprocess.run(
         [sys.executable, "-m", "bench", *map(str, command), "--data-root", str(data_root)],
