@@ -15,13 +15,14 @@ from rich.console import Console
 from bench import evaluation
 from bench import run as running
 from bench.models import load_detector
-from bench.options import EvaluationOptions, RunOptions, resolve
+from bench.options import EvaluationOptions, RunOptions, SubmissionOptions, resolve
 from bench.progress import make_display
 from bench.run_folder import locked
+from bench.submission import SubmittedScenario, prepare_submission, write_submission
 from methods.common.precision import Precision
 from results.record import Record
 
-__all__ = ["evaluate", "load_detector", "run"]
+__all__ = ["evaluate", "load_detector", "run", "submit"]
 
 
 def run(
@@ -137,6 +138,41 @@ def evaluate(
     prepared = evaluation.prepare(options, _call("evaluate", given, evaluate), say)
     with locked(prepared.store.root):
         return list(evaluation.execute(prepared))
+
+
+def submit(
+    run: Path | str,
+    *,
+    out: Path | str | None = None,
+    method: str | None = None,
+    seed: int | None = None,
+    thresholds: str = "mean+3sd",
+    incomplete: bool = False,
+    data_root: Path | str | None = None,
+    device: str = "auto",
+) -> list[SubmittedScenario]:
+    """Write the official submission of MVTec AD 2 from a run that has kept its models, as ``bench submit`` does.
+
+    Args:
+        run: Run folder.
+        out: Folder to write, new or empty; ``submission`` in the run folder when ``None``.
+        method: Which of several methods in the run.
+        seed: Which of several seeds in the run.
+        thresholds: Rule whose thresholds the thresholded images are made with; ``none`` for no such images.
+        incomplete: Write what there is, though the owners' site will not take it.
+        data_root: Folder of the collections; ``$BENCH_DATA``, else ``data``, when ``None``.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Returns:
+        What was written of each scenario.
+
+    Raises:
+        BenchError: The run cannot be submitted, or the folder not be written; says what to do.
+        MethodError: A kept model cannot be used.
+        ResultError: The run folder cannot be read.
+    """
+    options = resolve(SubmissionOptions, dict(locals()), "bench.api.submit")
+    return list(write_submission(prepare_submission(options)))
 
 
 def _call(name: str, given: Mapping[str, object], function: Callable[..., Any]) -> str:

@@ -199,6 +199,32 @@ class EvaluationOptions:
     definitions: Literal["all"] | None = None
 
 
+@dataclass(frozen=True)
+class SubmissionOptions:
+    """Everything that ``bench submit`` takes; what it says of each option is the help of its flag.
+
+    Attributes:
+        run: Run folder whose cells of MVTec AD 2 have kept their models.
+        out: Folder to write; must not exist, or be empty.
+        method: Which of several methods in the run.
+        seed: Which of several seeds in the run.
+        thresholds: Rule whose thresholds the thresholded images are made with, such as mean+3sd, fpr0.05 or
+            image_fpr0.05; none for no thresholded images.
+        incomplete: Write what there is, though the owners' site will not take it.
+        data_root: Folder of the collections.
+        device: auto, cpu, cuda or cuda:N.
+    """
+
+    run: Annotated[Folder, Flag(argument="RUN")]
+    out: Annotated[Folder | None, Flag(default="submission in the run folder")] = None
+    method: str | None = None
+    seed: Annotated[int, Limits(ge=0)] | None = None
+    thresholds: str = "mean+3sd"
+    incomplete: bool = False
+    data_root: DataRoot = field(default_factory=default_data_root)
+    device: Device = "auto"
+
+
 def resolve(model: type[Model], given: Mapping[str, object], command: str, config: Path | None = None) -> Model:
     """Make a command's options of what was given; a flag wins over the configuration file, ``set`` values are merged.
 

@@ -56,6 +56,7 @@ class Scenario:
         test: All test images.
         saturation: The file with the saturation thresholds of its defects (LOCO form); ``None`` without any.
         note: What every table must say of it; ``None`` if nothing.
+        unlabelled: Images of a private test set (MVTec AD 2), without labels.
         layout: Dotted name of the module that has read it from its folder; empty if none has.
         folder: What the names in the fingerprints are relative to.
         cache: Where file digests are remembered.
@@ -68,6 +69,7 @@ class Scenario:
     test: tuple[TestImage, ...]
     saturation: Path | None = None
     note: str | None = None
+    unlabelled: tuple[TestImage, ...] = ()
     layout: str = ""
     folder: Path = field(default=Path(), compare=False)
     cache: Cache = field(default_factory=lambda: Cache(default_cache_directory()), compare=False, repr=False)

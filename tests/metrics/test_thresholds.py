@@ -1,6 +1,9 @@
+import contextlib
+import io
 import math
 import re
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -144,3 +147,12 @@ def test_memory_does_not_grow_with_the_number_of_images():
     peak(2)  # compiles
     few, many = peak(2), peak(16)
     assert many - few < 2 * 256 * 256 * 4  # of 14 maps more
+
+
+def test_the_example_in_the_documentation_prints_what_the_page_says():
+    text = (Path(__file__).parents[2] / "docs" / "thresholds.md").read_text()
+    code, printed = re.search(r"```python\n(.*?)```\s*```text\n(.*?)```", text, re.DOTALL).groups()
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        exec(compile(code, "docs/thresholds.md", "exec"), {})
+    assert out.getvalue() == printed
