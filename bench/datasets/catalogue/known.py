@@ -47,14 +47,14 @@ class Archive:
     Attributes:
         url: The link.
         folder: The folder, within the collection's, that its content belongs into; empty for the collection's own.
-        strip: Leading folders of the names in the archive that are left out.
+        inside: The folder in the archive that holds what is wanted; empty for all of it.
         sha256: Of the file, 64 hexadecimal digits, where the owners or their package index give it.
         bytes: Its size, where known.
     """
 
     url: str
     folder: str = ""
-    strip: int = 0
+    inside: str = ""
     sha256: str | None = None
     bytes: int | None = None
 
@@ -75,9 +75,9 @@ class KnownCollection:
         folders: What its folder is commonly called, in lower case, without anything but letters and digits.
         layout: Module of ``bench.datasets.layouts`` that reads it as published.
         images: Per scenario what a complete copy holds.
-        licence: In its owners' words.
         citation: The paper to cite.
         page: Where its owners offer it.
+        licence: In its owners' words; empty where they state none there.
         counted_from: Where the numbers of images come from.
         masks: What the values of its masks mean.
         validation: Where normal validation images come from.
@@ -91,9 +91,9 @@ class KnownCollection:
     folders: frozenset[str]
     layout: str
     images: dict[str, PublishedImages] = field(hash=False)
-    licence: str
     citation: str
     page: str
+    licence: str = ""
     counted_from: str = ""
     masks: MaskRule = "decided"
     validation: ValidationRule = "held out"
