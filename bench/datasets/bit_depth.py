@@ -17,7 +17,7 @@ from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
 from bench.datasets.cache import replace_atomically, usable_cores
-from bench.datasets.pixels import is_deep, read_image
+from bench.datasets.pixels import is_deep, is_stored_deep, read_image
 from bench.datasets.scenario import Scenario
 from bench.errors import DataError
 
@@ -25,7 +25,7 @@ USUAL = (8, 10, 12, 14, 16)
 
 _Value = TypeVar("_Value")
 
-_DEEP_SUFFIXES = frozenset({".png", ".tif", ".tiff", ".pgm", ".pnm", ".jp2"})
+_DEEP_SUFFIXES = frozenset({".png", ".tif", ".tiff", ".jp2"})
 """Of the files that may have more than 8 bits."""
 
 _MAX_SAMPLE_VALUE = 281
@@ -63,7 +63,7 @@ def bit_depth(scenario: Scenario) -> int | None:
 def _find(scenario: Scenario) -> int | None:
     normal = [*scenario.train, *scenario.validation]
     images = _images(scenario)
-    deep = _each(images, lambda path: read_image(path, is_deep))
+    deep = _each(images, lambda path: read_image(path, is_stored_deep))
     if not any(deep):
         return None
     if not all(deep):
@@ -79,9 +79,16 @@ def _find(scenario: Scenario) -> int | None:
             "channel: store all of them alike"
         )
     if tagged:
-        return tagged.pop()
-    highest = max(_each(normal or images, lambda path: read_image(path, _highest)))
-    return next(bits for bits in USUAL if highest < 2**bits)
+        bits = tagged.pop()
+    else:
+        highest = max(_each(normal or images, lambda path: read_image(path, _highest)))
+        bits = next(bits for bits in USUAL if highest < 2**bits)
+    if bits < 16 and not all(_each(images, lambda path: read_image(path, is_deep))):
+        raise DataError(
+            f"the images of scenario {scenario.id} are coloured and use {bits} of 16 bits per channel, of which "
+            "reading keeps the upper 8: scale them to the full range, or store them with 8 bits"
+        )
+    return bits
 
 
 def _images(scenario: Scenario) -> list[Path]:
@@ -94,7 +101,8 @@ def _each(paths: Sequence[Path], ask: Callable[[Path], _Value]) -> list[_Value]:
 
 
 def _highest(image: Image.Image) -> int:
-    return int(np.asarray(image).max())
+    highest = int(np.asarray(image).max())
+    return highest if is_deep(image) else 256 * highest + 255
 
 
 def _tagged(path: Path) -> int | None:
@@ -114,7 +122,7 @@ def _largest_value(image: Image.Image) -> int:
 
 
 def _significant_bits(path: Path) -> int | None:
-    """The largest number in a PNG file's sBIT chunk, which stands before the pixels; ``None`` without one, or for 16."""
+    """The largest number in a PNG file's sBIT chunk, which precedes the pixels; ``None`` without one, or for 16."""
     with path.open("rb") as file:
         file.seek(8)
         while len(head := file.read(8)) == 8:

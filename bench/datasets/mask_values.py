@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from bench.datasets.pixels import is_deep, upright
 
-FULL = -1
+FULL = 1 << 16
 """Stands for the largest value of a file's type, 255 or 65535, or for white."""
 _COLOUR = 1 << 24
 """Added to 24-bit colours, so that none is taken for a gray value."""
@@ -40,7 +40,7 @@ class Levels:
     @property
     def upper_half(self) -> NDArray[np.bool_]:
         """The pixels from half the range on; of a colour the strongest channel counts."""
-        return np.greater_equal(self.brightness, (self.white + 1) // 2)
+        return np.asarray(self.brightness >= (self.white + 1) // 2)
 
     @property
     def white(self) -> int:

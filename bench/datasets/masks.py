@@ -117,13 +117,12 @@ def _is_gray(scenario: Scenario, paths: Sequence[Path], values: Sequence[MaskVal
     together = frozenset().union(*(each.marking for each in values))
     if len(together) <= 1:
         return False
-    label = next((index for index, each in enumerate(values) if each.are_labels), None)
-    if label is None and FULL in together:
+    if FULL in together and not any(each.are_labels for each in values):
         return True
-    label = label if label is not None else max(range(len(values)), key=lambda index: len(values[index].marking))
+    telling = max(range(len(values)), key=lambda index: (values[index].are_labels, len(values[index].marking)))
     raise DataError(
         f"the masks of scenario {scenario.id} hold several labels, and nothing says which mark a defect: "
-        f"{paths[label]} has {listed_values(values[label].marking)}, all masks together {listed_values(together)}: "
+        f"{paths[telling]} has {listed_values(values[telling].marking)}, all masks together {listed_values(together)}: "
         "pass --masks nonzero if every label but 0 is a defect, --masks half if those from half the range on are"
     )
 

@@ -16,6 +16,7 @@ from typing import TypeVar
 
 import numpy as np
 from PIL import ExifTags, Image
+from PIL.ImageFile import ImageFile
 
 from bench.errors import DataError, UsageError
 
@@ -138,8 +139,13 @@ def upright(image: Image.Image, as_stored: Image.Image) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
+def is_stored_deep(image: Image.Image) -> bool:
+    """Whether a file, opened and not decoded yet, holds more than 8 bits per channel, gray or colour."""
+    return is_deep(image) or (isinstance(image, ImageFile) and any(";16" in str(tile[3]) for tile in image.tile))
+
+
 def is_deep(image: Image.Image) -> bool:
-    """Whether an opened image has more than 8 bits per channel.
+    """Whether an opened image is gray with more than 8 bits; of colours Pillow keeps the upper 8 of 16.
 
     Raises:
         ValueError: It has floating point or 32-bit values: which of them is white nobody can tell.

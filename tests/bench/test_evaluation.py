@@ -104,6 +104,6 @@ def test_an_empty_mask_is_noted_and_its_image_stays_anomalous(tmp_path: Path) ->
     maps = [np.random.default_rng(index).random((8, 8), np.float32) for index in range(len(scenario.test))]
     image_scores = np.array([float(image.anomalous) for image in scenario.test])
     sizes = [(40, 48)] * len(maps)
-    metrics = score(AnomalyMaps(maps, image_scores), scenario, sizes, threads=1)
+    metrics = score(AnomalyMaps(maps, image_scores), read_and_check(scenario, sizes), threads=1)
     assert metrics.notes == ("test/dent/001: anomalous, but its ground truth marks no pixel",)
     assert metrics.named()["image_au_roc"] == 1.0

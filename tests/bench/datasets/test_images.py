@@ -89,14 +89,6 @@ def test_floating_point_pixels_are_refused(tmp_path):
         decode_one(path)
 
 
-def test_exif_orientation_is_ignored(tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    path = saved(tmp_path / "a.png", noise(40, 20), exif=exif)
-    assert image_size(path) == (40, 20)
-    assert torch.equal(decode_one(path), expected(noise(40, 20)))
-
-
 def test_sizes_may_differ_and_be_extreme(tmp_path, cache):
     wide, tall = saved(tmp_path / "wide.png", noise(30, 2000)), saved(tmp_path / "tall.png", noise(2000, 30, 3))
     decoded = decode_images([wide, tall], (16, 24), cache)

@@ -83,26 +83,7 @@ def rgba(colour, hidden=(0, 0, 0)):
         rgba((255, 0, 0), hidden=(0, 200, 0)),
         np.dstack([gray(255), np.full(SIZE, 255, np.uint8)]),
     ],
-    ids=[
-        "1-bit",
-        "1",
-        "2",
-        "64",
-        "200",
-        "255",
-        "16-bit-1",
-        "16-bit-255",
-        "16-bit-4095",
-        "16-bit-65535",
-        "palette-white",
-        "palette-maroon",
-        "rgb-white",
-        "rgb-red",
-        "alpha-white",
-        "alpha-alone",
-        "hidden-green",
-        "opaque",
-    ],
+    ids=lambda mask: getattr(mask, "mode", None) or f"{mask.dtype}-{mask.ndim}-{mask.max()}",
 )
 def test_zero_and_one_other_value(tmp_path, mask):
     found = truth_of(scenario_of(tmp_path, mask)).mask(0)
