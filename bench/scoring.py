@@ -16,7 +16,16 @@ from bench.datasets.masks import read_defects, read_mask
 from bench.datasets.scenario import Scenario, TestImage
 from bench.errors import DataError
 from bench.protocol import PROTOCOL
-from bench.thresholding import PART_IS_ENOUGH, Calibration, TestMaps, Thresholded, Uncalibrated, Values, apply_rules
+from bench.thresholding import (
+    NO_PIXEL_LABELS,
+    PART_IS_ENOUGH,
+    Calibration,
+    TestMaps,
+    Thresholded,
+    Uncalibrated,
+    Values,
+    apply_rules,
+)
 from metrics import (
     HALVES,
     Halves,
@@ -177,14 +186,15 @@ def score_further(
     anomalous = [image.anomalous for image in images]
     upsampled = UpsampledMaps(maps.maps, list(sizes))
     halved = scenario.saturated
-    masks = None if halved else masks_of(scenario, sizes)
+    no_masks = PART_IS_ENOUGH if halved else "" if scenario.pixel_labels else NO_PIXEL_LABELS
+    masks = None if no_masks else masks_of(scenario, sizes)
     test = TestMaps(
         names=names,
         maps=upsampled,
         scores=maps.scores,
         kinds=[_kind(image) if halved else "anomalous" if image.anomalous else "normal" for image in images],
         masks=masks,
-        no_masks=PART_IS_ENOUGH if halved else "",
+        no_masks=no_masks,
         halved=halved,
         threads=threads,
     )

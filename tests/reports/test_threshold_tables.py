@@ -85,6 +85,16 @@ def test_what_a_part_of_the_cells_lacks_is_said():
     assert "Pixel F1@fpr0.05 undefined: pill: no mask" in notes(table)
 
 
+def test_rules_that_chose_nothing_are_named_with_the_reason():
+    reason = "7 normal images cannot support a rate of 0.01: at least 99 are needed"
+    record = with_thresholds()
+    names = ("image_f1@fpr0.01", "any_pixel_f1@image_fpr0.01")
+    lacking = record.model_copy(
+        update={"metrics": record.metrics | dict.fromkeys(names), "undefined": dict.fromkeys(names, reason)}
+    )
+    assert f"No threshold by fpr0.01, image_fpr0.01: {reason}." in notes(table_of(threshold_table, [lacking]))
+
+
 def test_halves_are_averaged_and_the_table_says_so():
     table = table_of(threshold_table, [with_thresholds(collection=LOCO, scenario="breakfast_box")])
     assert "mean over structural and logical anomalies" in notes(table)
