@@ -184,6 +184,7 @@ def data_of(scenario: Scenario, train: int | None, validation: int | None) -> Da
         test_normal=len(scenario.test) - anomalous,
         test_anomalous=anomalous,
         note=scenario.note,
+        notes=list(scenario.notes),
     )
 
 

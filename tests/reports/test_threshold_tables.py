@@ -4,6 +4,7 @@ import io
 import pytest
 from record_factory import LOCO, MVTEC, fail, make_metrics, make_record, write_run
 
+from reports.content.provenance import provenance
 from reports.content.selection import select
 from reports.content.tables import accuracy_table
 from reports.content.thresholds import condition_table, threshold_table
@@ -154,3 +155,11 @@ def test_tables_render_in_markdown_and_latex():
     table = table_of(threshold_table, [with_thresholds()])
     assert "| pixels, mean+3sd" in markdown.render_table(table)
     assert r"\begin{longtable}" in latex.render_table(table)
+
+
+def test_what_became_of_files_stands_with_the_data():
+    record = make_record()
+    data = record.data.model_copy(update={"notes": ["2 files of unknown kind left out"], "bit_depth": 12})
+    selection = select([(record.model_copy(update={"data": data}), None)])
+    described = {item.name: item.text for part in provenance(selection) for item in part.items}
+    assert described["MVTec AD, pill"].endswith("; 12 bits per channel; 2 files of unknown kind left out")
