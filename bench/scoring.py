@@ -17,7 +17,16 @@ from bench.datasets.masks import GroundTruth, read_ground_truth
 from bench.datasets.scenario import Scenario, TestImage
 from bench.errors import DataError
 from bench.protocol import PROTOCOL
-from bench.thresholding import PART_IS_ENOUGH, Calibration, TestMaps, Thresholded, Uncalibrated, Values, apply_rules
+from bench.thresholding import (
+    NO_PIXEL_LABELS,
+    PART_IS_ENOUGH,
+    Calibration,
+    TestMaps,
+    Thresholded,
+    Uncalibrated,
+    Values,
+    apply_rules,
+)
 from metrics import (
     HALVES,
     Halves,
@@ -35,8 +44,6 @@ from metrics import (
 from results.arrays import Example, choose_examples, make_example
 from results.record import ImageResult
 from results.regions import RegionResult
-
-NO_PIXEL_LABELS = "the scenario has no pixel labels"
 
 Item = TypeVar("Item", covariant=True)
 
@@ -178,14 +185,15 @@ def score_further(
     anomalous = [image.anomalous for image in images]
     upsampled = UpsampledMaps(maps.maps, list(truth.sizes))
     halved = scenario.saturated
-    masks = masks_of(truth) if scenario.pixel_labels and not halved else None
+    no_masks = PART_IS_ENOUGH if halved else "" if scenario.pixel_labels else NO_PIXEL_LABELS
+    masks = None if no_masks else masks_of(truth)
     test = TestMaps(
         names=names,
         maps=upsampled,
         scores=maps.scores,
         kinds=[_kind(image) if halved else "anomalous" if image.anomalous else "normal" for image in images],
         masks=masks,
-        no_masks=PART_IS_ENOUGH if halved else "" if scenario.pixel_labels else NO_PIXEL_LABELS,
+        no_masks=no_masks,
         halved=halved,
         threads=threads,
     )

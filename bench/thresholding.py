@@ -34,6 +34,7 @@ RULES: tuple[ThresholdRule, ...] = (
 
 NONE_HELD_OUT = "no normal images beside those fitted on and tested on: bench run --hold-out keeps some"
 PART_IS_ENOUGH = "marking a part of a defect is enough in this form of ground truth, so its pixels are not counted"
+NO_PIXEL_LABELS = "there is no ground truth of pixels"
 NO_SCORES = "the normal images that thresholds are chosen on have maps but no image scores"
 
 

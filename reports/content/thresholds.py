@@ -103,8 +103,20 @@ def _explanations(part: Part) -> list[Note]:
             chosen.setdefault(threshold.calibrated_on, []).append(threshold.images)
     on = [f"{_range(numbers)} {images}" for images, numbers in sorted(chosen.items())]
     available = {metric for result in part.results for metric in result.record.metrics}
-    texts = [f"Thresholds were chosen on {'; '.join(on)} per cell, never on test images.", _PROMISE]
+    texts = [f"Thresholds were chosen on {'; '.join(on)} per cell, never on test images.", *_without(part), _PROMISE]
     return [Note("", text) for text in (*texts, *([_HALVES] if is_saturated(available) else []))]
+
+
+def _without(part: Part) -> list[str]:
+    """Which rules have chosen nothing anywhere, and why."""
+    by_reason: dict[str, dict[str, None]] = {}
+    chosen = {rule for _, rule in thresholds_of(part.results)}
+    for result in part.results:
+        for metric, reason in result.record.undefined.items():
+            kind, _, rule = metric.partition("@")
+            if kind in ("image_f1", "any_pixel_f1") and rule not in chosen:
+                by_reason.setdefault(reason, {})[rule] = None
+    return [f"No threshold by {', '.join(rules)}: {reason}." for reason, rules in by_reason.items()]
 
 
 def _range(numbers: Sequence[int]) -> str:

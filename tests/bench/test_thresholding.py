@@ -180,7 +180,7 @@ def maps_of(count: int, seed: int = 0) -> np.ndarray:
 
 def test_structural_and_logical_anomalies_are_averaged() -> None:
     kinds = ["normal", "normal", "structural", "logical", "logical"]
-    scores = np.array([0.1, 0.9, 0.8, 0.2, 0.7])
+    scores = np.array([0.4, 0.9, 0.8, 0.2, 0.7])  # the first is at the threshold, not above
     calibration = Calibration(["a", "b"], maps_of(2), np.array([0.4, 0.4]), [(5, 6)] * 2, "some")
     test = TestMaps(list("vwxyz"), maps_of(5, 1), scores, kinds, None, PART_IS_ENOUGH, halved=True)
     metrics = apply_rules(calibration, test).metrics

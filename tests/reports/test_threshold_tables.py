@@ -4,6 +4,7 @@ import io
 import pytest
 from record_factory import LOCO, MVTEC, fail, make_metrics, make_record, write_run
 
+from reports.content.provenance import provenance
 from reports.content.selection import select
 from reports.content.tables import accuracy_table
 from reports.content.thresholds import condition_table, threshold_table
@@ -85,6 +86,16 @@ def test_what_a_part_of_the_cells_lacks_is_said():
     assert "Pixel F1@fpr0.05 undefined: pill: no mask" in notes(table)
 
 
+def test_rules_that_chose_nothing_are_named_with_the_reason():
+    reason = "7 normal images cannot support a rate of 0.01: at least 99 are needed"
+    record = with_thresholds()
+    names = ("image_f1@fpr0.01", "any_pixel_f1@image_fpr0.01")
+    lacking = record.model_copy(
+        update={"metrics": record.metrics | dict.fromkeys(names), "undefined": dict.fromkeys(names, reason)}
+    )
+    assert f"No threshold by fpr0.01, image_fpr0.01: {reason}." in notes(table_of(threshold_table, [lacking]))
+
+
 def test_halves_are_averaged_and_the_table_says_so():
     table = table_of(threshold_table, [with_thresholds(collection=LOCO, scenario="breakfast_box")])
     assert "mean over structural and logical anomalies" in notes(table)
@@ -144,3 +155,11 @@ def test_tables_render_in_markdown_and_latex():
     table = table_of(threshold_table, [with_thresholds()])
     assert "| pixels, mean+3sd" in markdown.render_table(table)
     assert r"\begin{longtable}" in latex.render_table(table)
+
+
+def test_what_became_of_files_stands_with_the_data():
+    record = make_record()
+    data = record.data.model_copy(update={"notes": ["2 files of unknown kind left out"], "bit_depth": 12})
+    selection = select([(record.model_copy(update={"data": data}), None)])
+    described = {item.name: item.text for part in provenance(selection) for item in part.items}
+    assert described["MVTec AD, pill"].endswith("; 12 bits per channel; 2 files of unknown kind left out")
