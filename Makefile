@@ -5,39 +5,33 @@ BIN := $(VENV)/bin
 # Compiling everything that is installed takes as long as installing it; Python compiles what it imports.
 INSTALL := $(BIN)/python -m pip install --quiet --no-compile --constraint $(CONSTRAINTS) --editable
 
-.PHONY: demo check check-half check-other-half test test-lowest lint clean
+# One process a core, each with one thread.
+JOBS ?= 2
+TESTS = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
+
+.PHONY: demo check test test-lowest lint clean
 
 # Training lengths that two CPU cores finish in minutes; the rows say how many steps of the paper's they are.
 demo: $(VENV)/installed
 	$(BIN)/bench run --methods efficientad_s,patchcore,fastflow --datasets demo/coins,demo/gravel --out runs/demo \
 		--set efficientad_s.training_steps=40 --set fastflow.training_steps=15
 
-# Half of the fast tests on one core; static checks, then the other half, on another.
-check: $(VENV)/installed-dev
-	$(MAKE) --jobs=2 --output-sync=target check-half lint check-other-half
+check: $(VENV)/installed-dev lint
+	$(TESTS) -m "not slow"
 
 test: $(VENV)/installed-dev lint
-	$(BIN)/python -m pytest
+	$(TESTS)
 
 # With the oldest versions allowed; newer packages beneath them warn.
 test-lowest:
 	$(MAKE) VENV=.venv-lowest CONSTRAINTS=constraints-lowest.txt .venv-lowest/installed-dev
-	.venv-lowest/bin/python -m pytest -W default
+	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -n $(JOBS) -W default
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-
-HALF := tests/methods tests/reports tests/results
-FAST_TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow"
-
-check-half: $(VENV)/installed-dev
-	$(FAST_TESTS) $(HALF)
-
-check-other-half: $(VENV)/installed-dev
-	$(FAST_TESTS) $(HALF:%=--ignore=%)
 
 $(VENV)/installed: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)

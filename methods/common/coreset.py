@@ -50,7 +50,11 @@ def greedy_coreset(
 
 def _compile(function: Any) -> Any:
     # Sums may be reordered, which lets them use vector instructions; comparisons stay strict.
-    return njit(nogil=True, fastmath={"reassoc", "contract"})(function)
+    options: dict[str, Any] = {"nogil": True, "fastmath": {"reassoc", "contract"}}
+    try:
+        return njit(cache=True, **options)(function)
+    except RuntimeError:  # neither the package folder nor the user's cache folder can be written
+        return njit(**options)(function)
 
 
 @_compile

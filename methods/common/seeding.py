@@ -22,7 +22,7 @@ def reproducible(seed: int, device: torch.device) -> Iterator[None]:
     cudnn = torch.backends.cudnn
     states = random.getstate(), np.random.get_state()  # noqa: NPY002
     settings = cudnn.benchmark, cudnn.deterministic, torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
-    chosen = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    mode = torch.get_deterministic_debug_mode()
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         try:
             random.seed(seed)
@@ -32,7 +32,8 @@ def reproducible(seed: int, device: torch.device) -> Iterator[None]:
             if device.type == "cuda":
                 with torch.cuda.device(device):
                     torch.cuda.manual_seed(seed)
-            torch.use_deterministic_algorithms(True, warn_only=True)
+            # Unlike torch.use_deterministic_algorithms it loads no compiler, which would take seconds.
+            torch.set_deterministic_debug_mode("warn")
             # Filling memory that is about to be overwritten guards against reading it too early, and costs time.
             torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
             cudnn.benchmark, cudnn.deterministic = False, True
@@ -40,5 +41,5 @@ def reproducible(seed: int, device: torch.device) -> Iterator[None]:
         finally:
             random.setstate(states[0])
             np.random.set_state(states[1])  # noqa: NPY002
-            torch.use_deterministic_algorithms(chosen[0], warn_only=chosen[1])
+            torch.set_deterministic_debug_mode(mode)
             cudnn.benchmark, cudnn.deterministic, torch.utils.deterministic.fill_uninitialized_memory = settings  # type: ignore[attr-defined]

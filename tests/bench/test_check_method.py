@@ -121,6 +121,7 @@ def test_the_checks_from_python(plugin: Path, monkeypatch: pytest.MonkeyPatch) -
     assert str(outcomes[-1]) == "export: excepted\ntakes a second"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fault", "check", "explanation"), FAULTS, ids=[fault for fault, _, _ in FAULTS])
 def test_a_planted_fault_is_named(
     examine: Examine, fault: str, check: str, explanation: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -143,6 +143,7 @@ def test_a_rule_of_the_protocol(
     assert score != before[1]
 
 
+@pytest.mark.slow
 def test_docstrings_and_comments_change_no_key(root: Path, edit: Edit) -> None:
     before = keys_of_methods(root)
     edit("*", reworded)

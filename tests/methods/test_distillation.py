@@ -127,6 +127,7 @@ def test_an_empty_folder_is_an_error(tmp_path):
         run(tmp_path / "teacher.safetensors", photographs=Photographs(0))
 
 
+@pytest.mark.slow
 def test_the_medium_teacher(tmp_path):
     out = tmp_path / "teacher.safetensors"
     run(out, replace(CONFIG, size="M", steps=1, batch_size=1))

@@ -111,6 +111,7 @@ def test_half_precision_is_of_the_networks_only(precision, network):
     assert {dtype.itemsize for dtype in types.values()} == {2}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [1, 2])
 def test_an_export_gives_the_same_maps(batch, network):
     images = noise(batch)

@@ -127,6 +127,7 @@ def test_restored_and_exported_detectors_say_the_same():
         assert all(parameter.grad is None for parameter in module.parameters())
 
 
+@pytest.mark.slow
 def test_restoring_leaves_the_random_generators_alone():
     state = fitted().module().state_dict()
     config = make_config(FastFlow, "embedded", SMALL)

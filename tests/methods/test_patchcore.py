@@ -70,17 +70,20 @@ def test_whole_coreset_knows_every_training_patch():
     assert detector.predict(images(4)).scores.max() < 1e-5 * detector.module().bank_squares.max()
 
 
+@pytest.mark.slow
 def test_memory_bank_size():
     assert len(fitted(coreset_fraction=0.1).module().bank) == int(0.1 * 4 * 8 * 12)
     assert len(fitted(coreset_fraction=1e-6).module().bank) == 1
 
 
+@pytest.mark.slow
 def test_more_neighbours_are_farther():
     asked = images(2, seed=1)
     one, three = (fitted(neighbours=count, coreset_fraction=0.1).predict(asked) for count in (1, 3))
     assert (three.scores > one.scores).all()
 
 
+@pytest.mark.slow
 def test_faiss_finds_the_same():
     pytest.importorskip("faiss")
     asked = images(2, seed=1)

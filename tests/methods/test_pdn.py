@@ -20,6 +20,7 @@ def test_one_feature_vector_sees_33_by_33_pixels(size):
     assert (seen.amin(0).tolist(), seen.amax(0).tolist()) == ([4, 4], [4 + RECEPTIVE_FIELD - 1] * 2)
 
 
+@pytest.mark.slow
 @BOTH
 def test_padding_changes_the_border_only(size):
     padded = patch_description_network(size, 384, padding=True)

@@ -77,6 +77,7 @@ def test_a_score_that_is_not_finite_names_the_image(bad):
         metrics.count_pixels(maps, masks)
 
 
+@pytest.mark.slow
 def test_the_image_interval_covers_the_truth():
     distance, covered, trials = 1.2, 0, 300
     truth = NormalDist().cdf(distance / np.sqrt(2))  # AU-ROC of two normal distributions so far apart

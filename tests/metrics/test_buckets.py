@@ -25,6 +25,7 @@ extreme = st.sampled_from([0.0, -0.0, 1e-45, -1e-45, 3.4e38, -3.4e38, 0.25, np.n
 scores = st.lists(finite | extreme, min_size=1, max_size=60)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(scores, scores, scores, st.sampled_from([np.float32, np.float64]))
 def test_the_rank_is_that_of_a_comparison_with_every_threshold(pixels, thresholds, sample, dtype):

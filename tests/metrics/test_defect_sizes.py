@@ -20,6 +20,7 @@ def keep_regions(mask, bound):
     return (labels > 0) & (areas <= bound)[labels]
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(seeds, kinds)
 def test_excluded_regions_as_false_alarms(seed, kind):

@@ -23,6 +23,7 @@ def assert_same(found, expected, tolerance=1e-9):
         assert found[name] == pytest.approx(value, abs=tolerance, nan_ok=True), name
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(cases, st.floats(0.001, 1.0))
 def test_equals_the_definition(case, limit):

@@ -40,6 +40,7 @@ def test_the_same_records_give_the_same_bytes(tmp_path):
     assert encode(draw_dots(plot), "pdf") == encode(draw_dots(plot), "pdf")
 
 
+@pytest.mark.slow
 def test_nothing_of_the_users_settings_is_used_or_changed(tmp_path):
     import matplotlib as mpl
 
@@ -110,6 +111,7 @@ def test_constant_maps_and_flat_images_can_be_drawn(tmp_path):
     assert encode(draw_examples(sheet), "png").startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_odd_names_can_be_drawn(tmp_path):
     records = [make_record("dsr", MVTEC, ODD, title=ODD)]
     (sheet,) = sheets_of(tmp_path, records, (ODD,))

@@ -21,6 +21,7 @@ def plain_report(plain_run) -> dict[str, bytes]:
     return make_report([plain_run], {"md", "tex", "csv"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["report.md", "report.tex", "tables/mvtec_ad.tex", "tables/mvtec_loco-scenarios.tex", "means.csv"]
 )

@@ -63,6 +63,7 @@ def test_all_names_are_offered_before_any_is_begun(complete: Complete) -> None:
     assert complete("run", "--datasets", "") == ["all", "demo", "parts"]
 
 
+@pytest.mark.slow
 def test_scenarios_are_those_under_the_data_root_given(complete: Complete, data_root: Path, tmp_path: Path) -> None:
     (tmp_path / "theirs").symlink_to(data_root)
     assert complete("run", "--data-root", "theirs", "--datasets", "par") == ["parts"]
