@@ -164,10 +164,10 @@ def test_contents_larger_than_the_disk(tmp_path):
 def test_cut_off_or_damaged(write, tmp_path):
     content = write(tmp_path / "archive", {"noise": bytes(range(256)) * 4000}).read_bytes()
     (tmp_path / "archive").write_bytes(content[: len(content) // 2])
-    with pytest.raises(DataError, match="cannot be read .*: delete it and get it again"):
+    with pytest.raises(DataError, match=r"cannot be read .*: delete it and get it again"):
         unpack(tmp_path / "archive", tmp_path / "out")
     (tmp_path / "archive").write_bytes(content[:600] + bytes(100) + content[700:])
-    with pytest.raises(DataError, match="cannot be read .*: delete it and get it again"):
+    with pytest.raises(DataError, match=r"cannot be read .*: delete it and get it again"):
         unpack(tmp_path / "archive", tmp_path / "out")
 
 

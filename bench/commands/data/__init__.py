@@ -1,0 +1,15 @@
+"""``bench data``: published collections and those on disk: what there is, getting one, checking it, counting it."""
+
+import typer
+
+from bench.commands.data.get import get
+from bench.commands.flags import add_command
+
+app = typer.Typer(
+    name="data",
+    help="Published collections and those on disk: list, get, check, count.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+add_command(app, get, group="data")
