@@ -3,6 +3,7 @@
 import typer
 
 from bench.commands.data.get import get
+from bench.commands.data.stats import stats
 from bench.commands.flags import add_command
 
 app = typer.Typer(
@@ -13,3 +14,4 @@ app = typer.Typer(
 )
 
 add_command(app, get, group="data")
+add_command(app, stats, group="data")
