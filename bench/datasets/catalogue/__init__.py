@@ -22,6 +22,7 @@ __all__ = [
     "completeness",
     "counted_as",
     "known_by_folder",
+    "known_by_layout",
     "known_by_scenario",
     "known_collection",
     "known_collections",
@@ -43,6 +44,12 @@ def known_by_folder(folder: Path) -> KnownCollection | None:
     """The published collection that a folder is commonly called by."""
     letters = "".join(letter for letter in folder.name.lower() if letter.isalnum())
     return next((known for known in known_collections() if letters in known.folders), None)
+
+
+def known_by_layout(layout: str) -> KnownCollection | None:
+    """The one published collection in this layout; ``None`` where none or several are."""
+    having = [known for known in known_collections() if known.layout == layout]
+    return having[0] if len(having) == 1 else None
 
 
 def known_by_scenario(scenario: str) -> KnownCollection | None:

@@ -6,7 +6,7 @@ from typing import Literal
 from results.record import Collection
 
 MaskRule = Literal["decided", "nonzero", "half"]
-"""Which values of a mask mark a defect: decided over all masks of a scenario; all but 0; those from half the range on."""
+"""Which values of a mask mark a defect: decided over all masks of a scenario; all but 0; from half the range on."""
 
 ValidationRule = Literal["own", "held out"]
 """Normal images to calibrate on: the scenario's own, or a part of its training images."""
@@ -77,7 +77,7 @@ class KnownCollection:
         images: Per scenario what a complete copy holds.
         citation: The paper to cite.
         page: Where its owners offer it.
-        licence: In its owners' words; empty where they state none there.
+        licence: In its owners' words; empty where it is not known.
         counted_from: Where the numbers of images come from.
         masks: What the values of its masks mean.
         validation: Where normal validation images come from.
