@@ -2,6 +2,7 @@
 
 import typer
 
+from bench.commands.data.check import check
 from bench.commands.data.get import get
 from bench.commands.data.stats import stats
 from bench.commands.flags import add_command
@@ -14,4 +15,5 @@ app = typer.Typer(
 )
 
 add_command(app, get, group="data")
+add_command(app, check, group="data")
 add_command(app, stats, group="data")
