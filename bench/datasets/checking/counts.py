@@ -61,13 +61,9 @@ def _gaps(paths: Sequence[Path]) -> str:
     numbers = [int(path.stem) for path in paths if path.stem.isdecimal()]
     if not numbers or len(numbers) < len(paths) or len({path.parent for path in paths}) > 1:
         return ""
-    width = len(paths[0].stem)
-    missing = sorted(set(range(min(numbers), max(numbers))) - set(numbers))
-    return (
-        f"; {len(missing)} numbers between {min(numbers):0{width}} and {max(numbers):0{width}} have none"
-        if missing
-        else ""
-    )
+    missing = len(set(range(min(numbers), max(numbers))) - set(numbers))
+    first, last = (path.stem for path in (min(paths), max(paths)))
+    return f"; {missing} numbers between {first} and {last} are missing" if missing else ""
 
 
 def compare_sizes(
