@@ -4,6 +4,7 @@ import typer
 
 from bench.commands.data.check import check
 from bench.commands.data.get import get
+from bench.commands.data.listing import list_collections
 from bench.commands.data.stats import stats
 from bench.commands.flags import add_command
 
@@ -14,6 +15,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+add_command(app, list_collections, name="list", group="data")
 add_command(app, get, group="data")
 add_command(app, check, group="data")
 add_command(app, stats, group="data")

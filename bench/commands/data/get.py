@@ -45,14 +45,14 @@ def get(options: GetOptions) -> int:
     """
     from bench.datasets.download import download_collection, folder_of
 
-    known, root, terminal = _published(options.name), options.to or default_data_root(), console()
+    known, root, terminal = published(options.name), options.to or default_data_root(), console()
     there = folder_of(known, root)
     if there is not None:
         _say(
             terminal, f"{known.title} is there already: {there}\nbench data check {known.name} says how complete it is."
         )
         return 0
-    _introduce(terminal, known)
+    introduce(terminal, known)
     if not known.archives:
         _say_where(terminal, known, root)
         return NOT_OFFERED
@@ -63,8 +63,12 @@ def get(options: GetOptions) -> int:
     return 0
 
 
-def _published(name: str) -> "KnownCollection":
-    """The published collection that a user names, by its name or by what its folder is commonly called."""
+def published(name: str) -> "KnownCollection":
+    """Find the published collection that a user names, by its name or by what its folder is commonly called.
+
+    Raises:
+        UsageError: There is none.
+    """
     from pathlib import Path
 
     from bench.datasets.catalogue import known_by_folder, known_collection, known_collections
@@ -78,7 +82,8 @@ def _published(name: str) -> "KnownCollection":
     raise unknown_name("collection", name, [known.name for known in known_collections()])
 
 
-def _introduce(terminal: "Console", known: "KnownCollection") -> None:
+def introduce(terminal: "Console", known: "KnownCollection") -> None:
+    """Print what a collection is, whose, and under which licence, in its owners' words."""
     from rich.table import Table
     from rich.text import Text
 

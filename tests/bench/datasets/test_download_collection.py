@@ -57,7 +57,7 @@ def known(server, monkeypatch):
     known = collection(archive_of(server, "screws.zip", FILES, inside="Screws"))
     accept_licence(known)
     monkeypatch.setattr(download_module, "known_by_folder", lambda folder: known if folder.name == "screws" else None)
-    monkeypatch.setattr(import_module("bench.commands.data.get"), "_published", lambda _: known)
+    monkeypatch.setattr(import_module("bench.commands.data.get"), "published", lambda _: known)
     return known
 
 
