@@ -12,7 +12,7 @@ from bench.cells import Cell, Entrant
 from bench.datasets.cache import Cache
 from bench.datasets.photographs import PhotographFolder
 from bench.datasets.scenario import Scenario
-from bench.datasets.selection import select_scenarios
+from bench.datasets.selection import PHOTOGRAPH_FOLDERS, select_scenarios
 from bench.errors import UsageError
 from bench.keys import fit_key, score_key
 from bench.options import RunOptions
@@ -125,7 +125,7 @@ def find_photographs(options: RunOptions, cache: Cache) -> PhotographFolder | No
         named = PhotographFolder(Path(options.penalty_images).absolute(), cache)
         named.check()
         return named
-    folders = (options.data_root / name for name in ("imagenet", "photographs"))
+    folders = (options.data_root / name for name in PHOTOGRAPH_FOLDERS)
     return next((PhotographFolder(folder.absolute(), cache) for folder in folders if folder.is_dir()), None)
 
 

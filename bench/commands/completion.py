@@ -21,15 +21,13 @@ def complete_methods(incomplete: str) -> list[str]:
 
 def complete_datasets(ctx: typer.Context, incomplete: str) -> list[str]:
     """Complete the last of some collections, and after a collection's name and a slash its scenarios."""
-    from bench.datasets.cache import Cache, default_cache_directory
     from bench.datasets.demo import DEMO, DEMO_SCENARIOS
-    from bench.datasets.selection import list_collections
+    from bench.datasets.selection import take_inventory
 
     root = Path(ctx.params.get("data_root") or default_data_root())
     scenarios = {DEMO.name: list(DEMO_SCENARIOS)}
     with suppress(*user_errors()):
-        found = list_collections(root, Cache(default_cache_directory()))
-        scenarios |= {collection.name: names for collection, names, _ in found}
+        scenarios |= {found.collection.name: list(found.scenarios) for found in take_inventory(root).collections}
     collection, slash, _ = incomplete.rpartition(",")[2].partition("/")
     if slash:
         return _completed(incomplete, [f"{collection}/{name}" for name in scenarios.get(collection, [])])

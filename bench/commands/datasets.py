@@ -23,21 +23,24 @@ def datasets(options: DatasetsOptions) -> int:
     from rich.table import Table
     from rich.text import Text
 
-    from bench.datasets.cache import Cache, default_cache_directory
     from bench.datasets.demo import DEMO, DEMO_SCENARIOS
-    from bench.datasets.selection import list_collections
+    from bench.datasets.selection import take_inventory
 
     terminal, root = console(), options.data_root
-    collections = list_collections(root, Cache(default_cache_directory()))
+    inventory = take_inventory(root)
     terminal.print(f"Data root: {escape(str(root))}{'' if root.is_dir() else ' (does not exist)'}", highlight=False)
     table = Table()
-    for head in ("Collection", "Title", "Coverage", "Scenarios"):
+    for head in ("Collection", "Title", "Layout", "Coverage", "Scenarios"):
         table.add_column(head)
-    for collection, scenarios, coverage in collections:
-        table.add_row(*map(Text, (collection.name, collection.title, coverage, ", ".join(scenarios))))
-    table.add_row(DEMO.name, DEMO.title, "embedded", ", ".join(DEMO_SCENARIOS))
+    for found in inventory.collections:
+        scenarios = ", ".join(found.scenarios)
+        row = (found.collection.name, found.collection.title, found.layout.title, found.coverage, scenarios)
+        table.add_row(*map(Text, row))
+    table.add_row(DEMO.name, DEMO.title, "MVTec AD", "embedded", ", ".join(DEMO_SCENARIOS))
     terminal.print(table)
-    if not collections:
+    for over in inventory.passed_over:
+        terminal.print(f"Not read: {escape(str(over.folder))} {escape(over.why)}", highlight=False, soft_wrap=True)
+    if not inventory.collections:
         terminal.print(
             "Nothing found: point --data-root or BENCH_DATA at a folder with <collection>/<scenario>/train/good, or "
             "use --datasets demo, which needs no data.",

@@ -216,17 +216,19 @@ def _writable(what: str, folder: Path, remedy: str) -> Finding:
 
 
 def _data(data_root: Path) -> Iterator[Finding]:
-    from bench.datasets.cache import Cache, default_cache_directory
-    from bench.datasets.selection import list_collections
+    from bench.datasets.selection import take_inventory
 
     remedy = "Point --data-root or BENCH_DATA at the folder of your collections; --datasets demo needs none."
     if not data_root.is_dir():
         yield Finding("missing", "data root", f"{data_root} does not exist", remedy)
         return
-    found = list_collections(data_root, Cache(default_cache_directory()))
+    inventory = take_inventory(data_root)
+    found = inventory.collections
     yield Finding("ok" if found else "missing", "data root", str(data_root), "" if found else remedy)
-    for collection, _, coverage in found:
-        yield Finding("ok", collection.name, coverage)
+    for each in found:
+        yield Finding("ok", each.collection.name, each.coverage)
+    for over in inventory.passed_over:
+        yield Finding("note", over.folder.name, over.why)
     folder = next((name for name in ("imagenet", "photographs") if (data_root / name).is_dir()), None)
     if folder:
         yield Finding("ok", "penalty images", str(data_root / folder))

@@ -18,7 +18,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from bench.datasets.cache import Cache
-from bench.datasets.layouts.mvtec import DEFECTS_CONFIG
+from bench.datasets.layouts.folders import DEFECTS_CONFIG
 from bench.errors import DataError
 from results.record import Collection
 

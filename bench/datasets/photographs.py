@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from bench.datasets.accounting import IMAGE_SUFFIXES
 from bench.datasets.cache import Cache
 from bench.datasets.images import decode_images
-from bench.datasets.layouts.mvtec import IMAGE_SUFFIXES
 from bench.errors import DataError
 from methods.detector import ImageSet
 

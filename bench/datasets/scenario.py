@@ -2,15 +2,22 @@
 
 import hashlib
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 from bench.datasets.cache import Cache, default_cache_directory
 from bench.errors import DataError
 from results.record import Collection
+
+MaskRule = Literal["decided", "nonzero", "half"]
+"""Which values of a mask mark a defect: decided over all masks of a scenario; all but 0; from half the range on."""
+
+_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -25,6 +32,7 @@ class TestImage:
         masks: Its ground truth files. One file; in LOCO form one per defect region; none for a normal image, or where
             the ground truth is missing.
         saturation: The file that says how many pixels of a defect are enough (LOCO form); ``None`` where all count.
+        condition: Light or view that it was taken under, such as ``overexposed``; empty if the collection has none.
     """
 
     __test__ = False  # not a test case, whatever pytest makes of the name
@@ -35,6 +43,7 @@ class TestImage:
     anomalous: bool
     masks: tuple[Path, ...] = ()
     saturation: Path | None = None
+    condition: str = ""
 
     @property
     def saturated(self) -> bool:
@@ -55,6 +64,10 @@ class Scenario:
         saturation: The file with the saturation thresholds of its defects (LOCO form); ``None`` without any.
         note: What every table must say of it; ``None`` if nothing.
         layout: Dotted name of the module that has read it from its folder; empty if none has.
+        mask_rule: Which values of its masks mark a defect.
+        unlabelled: Images of a test set whose labels only its owner has (MVTec AD 2).
+        notes: What became of files, one sentence each.
+        problems: What must be mended before it can be used, one phrase each.
         folder: What the names in the fingerprints are relative to.
         cache: Where file digests are remembered.
     """
@@ -67,6 +80,10 @@ class Scenario:
     saturation: Path | None = None
     note: str | None = None
     layout: str = ""
+    mask_rule: MaskRule = "decided"
+    unlabelled: tuple[TestImage, ...] = ()
+    notes: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
     folder: Path = field(default=Path(), compare=False)
     cache: Cache = field(default_factory=lambda: Cache(default_cache_directory()), compare=False, repr=False)
 
@@ -79,6 +96,11 @@ class Scenario:
     def saturated(self) -> bool:
         """The ground truth is in LOCO form: regions may overlap and have saturation thresholds."""
         return self.saturation is not None
+
+    @property
+    def pixel_labels(self) -> bool:
+        """Some anomalous test image has ground truth; where none has, the labels are of whole images."""
+        return any(image.masks for image in self.test)
 
     @property
     def names(self) -> list[str]:
@@ -125,7 +147,8 @@ class Scenario:
         return _sha256(f"{role}\0{self._relative(path)}\0{digests[path]}\n" for role, path in files)
 
     def _relative(self, path: Path) -> str:
-        return Path(os.path.relpath(path, self.folder)).as_posix()
+        name = Path(os.path.relpath(path, self.folder)).as_posix()
+        return unicodedata.normalize("NFC", name)  # file systems disagree on how a letter with an accent is written
 
     @cached_property
     def _digests(self) -> list[tuple[Path, str]]:
@@ -141,37 +164,44 @@ class Scenario:
         """Make sure, from the file names, that a detector can be fitted on this scenario and evaluated.
 
         Raises:
-            DataError: Too few images, a missing mask, or two test images of one name.
+            DataError: Files must be mended, there are too few images, masks are missing, or images share a name.
         """
+        self._check_files()
         if not self.train and not self.test:
             raise self._error("has no images", "expected train/good, test/<defect> and ground_truth/<defect>")
         needed = 1 if self.validation else 2
         if len(self.train) < needed:
             why = "" if self.validation else "; one at least is held out for validation"
-            raise self._error(f"has {_images(len(self.train))} in train/good", f"at least {needed} needed{why}")
+            raise self._error(f"has {_images(len(self.train))} to fit on", f"at least {needed} needed{why}")
         self.check_test()
 
     def check_test(self) -> None:
         """Make sure, from the file names, that anomaly maps of the test images can be evaluated.
 
+        Test images of one kind only, and labels without pixels, will do: the metrics that they leave undefined say so.
+
         Raises:
-            DataError: Normal or anomalous images or a mask are missing, or two images have one name.
+            DataError: Files must be mended, there are no test images, masks are missing, or images share a name.
         """
-        anomalous = sum(image.anomalous for image in self.test)
-        if anomalous in (0, len(self.test)):
-            raise self._error(
-                f"has {len(self.test) - anomalous} normal and {anomalous} anomalous test images",
-                "at least one of each needed, in test/good and test/<defect>",
-            )
+        self._check_files()
+        if not self.test:
+            raise self._error("has no test images", "expected test/good and test/<defect>")
         for name, count in Counter(image.name for image in self.test).items():
             if count > 1:
                 raise self._error(f"has {count} test images named {name}", "rename them, and their masks alike")
-        without = [image for image in self.test if image.anomalous and not image.masks]
-        if without:
+        anomalous = [image for image in self.test if image.anomalous]
+        without = [image for image in anomalous if not image.masks]
+        if without and self.pixel_labels:
             raise self._error(
-                f"has no ground truth for {_images(len(without))} of {anomalous} anomalous, such as {without[0].name}",
-                f"expected {expected_mask(without[0])}",
+                f"has no ground truth for {_images(len(without))} of {len(anomalous)} anomalous, such as "
+                f"{without[0].name}",
+                f"expected {expected_mask(without[0])}; without any ground truth, images are evaluated and pixels not",
             )
+
+    def _check_files(self) -> None:
+        if self.problems:
+            more = f"; and {len(self.problems) - _SHOWN} more" if len(self.problems) > _SHOWN else ""
+            raise self._error(f"must be mended: {'; '.join(self.problems[:_SHOWN])}{more}", "restore or remove them")
 
     def _error(self, what: str, remedy: str) -> DataError:
         return DataError(f"scenario {self.id} {what} ({self.folder}): {remedy}")

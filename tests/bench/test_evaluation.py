@@ -9,8 +9,7 @@ from cli_support import write_scenario
 from PIL import Image
 
 from bench.datasets.cache import Cache
-from bench.datasets.catalogue import collection_of
-from bench.datasets.layouts.mvtec import read_scenario
+from bench.datasets.layouts.mvtec import LAYOUT
 from bench.datasets.scenario import Scenario
 from bench.errors import DataError
 from bench.scoring import AnomalyMaps, check_ground_truth, score
@@ -36,7 +35,7 @@ def loco(folder: Path, defects: tuple[str, ...], saturation: int = 8) -> Scenari
         for index in range(2):
             write(folder / f"test/{defect}/{index}.png", np.zeros(SIZE, np.uint8))
             write(folder / f"ground_truth/{defect}/{index}/000.png", mask)
-    return read_scenario(folder, collection_of(folder.parent), Cache(folder, enabled=False))
+    return LAYOUT.read(folder.parent, folder.name, Cache(folder, enabled=False))
 
 
 def anomaly_maps(scenario: Scenario) -> AnomalyMaps:
@@ -102,7 +101,7 @@ def test_an_empty_mask_is_noted_and_its_image_stays_anomalous(tmp_path: Path) ->
     write_scenario(tmp_path / "parts/bolt")
     write(tmp_path / "parts/bolt/ground_truth/dent/001_mask.png", np.zeros((40, 48), np.uint8))
     folder = tmp_path / "parts/bolt"
-    scenario = read_scenario(folder, collection_of(folder.parent), Cache(folder, enabled=False))
+    scenario = LAYOUT.read(folder.parent, folder.name, Cache(folder, enabled=False))
     maps = [np.random.default_rng(index).random((8, 8), np.float32) for index in range(len(scenario.test))]
     image_scores = np.array([float(image.anomalous) for image in scenario.test])
     sizes = [(40, 48)] * len(maps)

@@ -308,7 +308,7 @@ def test_a_new_layout_changes_the_cells_that_are_read_by_it(
     assert keys_of(root) == before
 
     scenario = planned(root).scenario
-    read = of_theirs.read_scenario(scenario.folder, scenario.collection, scenario.cache)
+    read = of_theirs.LAYOUT.read(scenario.folder.parent, scenario.name, scenario.cache)
     assert dataclasses.replace(read, layout=scenario.layout) == scenario
     first, ours = keys.score_key("maps", read), keys.score_key("maps", scenario)
     assert first != ours

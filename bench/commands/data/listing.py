@@ -1,5 +1,6 @@
 """``bench data list``: the published collections, and what of them is there."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
@@ -32,6 +33,8 @@ class ListOptions:
 
 def list_collections(options: ListOptions) -> int:
     """List the published collections: what of them is under the data root, their licence and page."""
+    from bench.datasets.layouts import LAYOUTS
+
     terminal = console()
     ours = _on_disk(options)
     if options.name is not None:
@@ -40,6 +43,8 @@ def list_collections(options: ListOptions) -> int:
         _show_scenarios(terminal, known, ours.get(known.name, []))
     else:
         _show_collections(terminal, ours)
+        layouts = ", ".join(sorted(layout.title for layout in LAYOUTS))
+        terminal.print(f"Layouts read: {layouts}", highlight=False, markup=False, soft_wrap=True)
         terminal.print(f"Data root: {options.data_root}", highlight=False, markup=False, soft_wrap=True)
         terminal.print(
             "bench data list NAME shows a collection's scenarios, bench data get NAME fetches it or says where it is.",
@@ -52,12 +57,13 @@ def list_collections(options: ListOptions) -> int:
 def _on_disk(options: ListOptions) -> "dict[str, list[Scenario]]":
     """The scenarios under the data root by the name of their collection; none where there is no data root."""
     from bench.datasets.cache import Cache, default_cache_directory
-    from bench.datasets.selection import list_collections as found_collections
-    from bench.datasets.selection import select_scenarios
+    from bench.datasets.selection import take_inventory
 
-    root, cache = options.data_root, Cache(default_cache_directory())
-    collections = [collection.name for collection, _, _ in found_collections(root, cache)]
-    return {name: select_scenarios(name, root, cache) for name in collections}
+    cache = Cache(default_cache_directory())
+    ours: dict[str, list[Scenario]] = defaultdict(list)
+    for found in take_inventory(options.data_root).collections:
+        ours[found.collection.name] += [found.layout.read(found.folder, name, cache) for name in found.scenarios]
+    return ours
 
 
 def _show_collections(terminal: "Console", ours: "dict[str, list[Scenario]]") -> None:

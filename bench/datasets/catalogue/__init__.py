@@ -12,6 +12,9 @@ from bench.datasets.catalogue.reading import read_catalogue
 from bench.datasets.scenario import TestImage
 from results.record import Collection
 
+_OTHER = "_other"
+"""Ends the name of the collection that scenarios in a published one's folder count for, which nobody published."""
+
 __all__ = [
     "Archive",
     "KnownCollection",
@@ -41,7 +44,9 @@ def known_collection(name: str) -> KnownCollection | None:
 
 
 def known_by_folder(folder: Path) -> KnownCollection | None:
-    """The published collection that a folder is commonly called by."""
+    """The published collection that a folder is commonly called by; VisA's converter makes one per protocol in it."""
+    if folder.name == "1cls":
+        folder = folder.parent
     letters = "".join(letter for letter in folder.name.lower() if letter.isalnum())
     return next((known for known in known_collections() if letters in known.folders), None)
 
@@ -69,7 +74,7 @@ def counted_as(collection: Collection, scenario: str) -> Collection:
     known = known_collection(collection.name)
     if known is None or scenario in known.images:
         return collection
-    return Collection(name=f"{collection.name}_other", title=f"{collection.title}, other scenarios")
+    return Collection(name=f"{collection.name}{_OTHER}", title=f"{collection.title}, other scenarios")
 
 
 def completeness(

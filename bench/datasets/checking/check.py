@@ -65,7 +65,7 @@ def check_scenario(scenario: Scenario) -> Check:
     findings += missing_masks(scenario, known)
     findings += mask_contents(scenario, inspected)
     findings += duplicates(scenario, inspected)
-    findings += [Finding("note", note, problem=False) for note in getattr(scenario, "notes", ())]
+    findings += [Finding("left out", note, problem=False) for note in scenario.notes]
     findings.sort(key=lambda finding: not finding.problem)
     return Check(scenario.id, scenario.folder, known.title if known else "", tuple(findings))
 

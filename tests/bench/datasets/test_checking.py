@@ -48,7 +48,7 @@ def known(monkeypatch):
         name="screws",
         title="Screws",
         folders=frozenset({"screws"}),
-        layout="mvtec",
+        layout="screws",
         images={"bolt": PUBLISHED, "nail": PublishedImages()},
         citation="Smith 2020",
         page="https://example.org/screws",
