@@ -1,7 +1,14 @@
 """Images listed in Python."""
 
+import os
+import re
+import subprocess
+import sys
+import textwrap
+
 import published_copies as copies
 import pytest
+from cli_support import REPOSITORY
 
 from bench.api import list_images
 from bench.datasets.cache import Cache
@@ -52,3 +59,43 @@ def test_a_folder_with_other_files_is_left_alone(rows, tmp_path):
     copies.save_image(tmp_path / "data/parts/bolt/train/good/000.png")
     with pytest.raises(UsageError, match="holds other files, such as bolt"):
         list_images(rows, "parts", data_root=tmp_path / "data")
+
+
+PAGE = REPOSITORY / "docs/collections.md"
+
+
+def save_parts(folder):
+    for index in range(4):
+        copies.save_image(folder / f"images/{index:03}.png")
+    copies.save_mask(folder / "masks/003.png", 255)
+    return folder
+
+
+def run_python(*arguments, folder, data_root):
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "BENCH_DATA": str(data_root)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_the_script_of_the_documentation_runs(tmp_path):
+    (script,) = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+    (tmp_path / "script.py").write_text(script)
+    folder = save_parts(tmp_path / "elsewhere")
+    assert "'au_pro@0.3': " in run_python("../script.py", folder=folder, data_root=tmp_path / "data")
+
+
+@pytest.mark.slow
+def test_the_table_of_the_documentation_is_run(tmp_path):
+    text = PAGE.read_text()
+    table = re.search(r"(?:^    .*\n)+", text[text.index("    path,split,label") :], re.MULTILINE)[0]
+    (save_parts(tmp_path / "data/parts") / "scenarios.csv").write_text(textwrap.dedent(table))
+    command = ["-m", "bench", "run", "--methods", "patchcore", "--preset", "embedded", "--datasets", "parts"]
+    assert "parts" in run_python(*command, folder=tmp_path, data_root=tmp_path / "data")
