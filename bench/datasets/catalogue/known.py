@@ -3,10 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from bench.datasets.scenario import MaskRule
 from results.record import Collection
-
-MaskRule = Literal["decided", "nonzero", "half"]
-"""Which values of a mask mark a defect: decided over all masks of a scenario; all but 0; from half the range on."""
 
 ValidationRule = Literal["own", "held out"]
 """Normal images to calibrate on: the scenario's own, or a part of its training images."""
