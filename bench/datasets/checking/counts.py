@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from bench.datasets.accounting import images_in
 from bench.datasets.catalogue import KnownCollection, PublishedImages, known_by_scenario
 from bench.datasets.checking.finding import Finding, by, count, get_again, images_of, relative_names, some
 from bench.datasets.checking.inspection import Inspected
@@ -58,12 +59,13 @@ def _by_kind(kinds: Counter[str], published: Mapping[str, int]) -> str:
 
 def _gaps(paths: Sequence[Path]) -> str:
     """How many numbers are missing between the first and the last, where all names are numbers and in one folder."""
-    numbers = [int(path.stem) for path in paths if path.stem.isdecimal()]
-    if not numbers or len(numbers) < len(paths) or len({path.parent for path in paths}) > 1:
+    if not all(path.stem.isdecimal() for path in paths) or len({path.parent for path in paths}) != 1:
         return ""
-    missing = len(set(range(min(numbers), max(numbers))) - set(numbers))
     first, last = (path.stem for path in (min(paths), max(paths)))
-    return f"; {missing} numbers between {first} and {last} are missing" if missing else ""
+    there = {int(path.stem) for path in images_in(paths[0].parent) if path.stem.isdecimal()}
+    missing = len(set(range(int(first), int(last))) - there)
+    numbers = "1 number is" if missing == 1 else f"{missing} numbers are"
+    return f"; between {first} and {last} {numbers} missing" if missing else ""
 
 
 def compare_sizes(

@@ -98,7 +98,7 @@ PLANTED = {}
 @plant("missing image")
 def _(folder):
     (folder / "train/good/004.png").unlink()
-    return "missing images", r"11 of 12 training images; 1 numbers between 000 and 011 are missing", None
+    return "missing images", r"11 of 12 training images; between 000 and 011 1 number is missing", None
 
 
 @plant("extra image")
