@@ -55,10 +55,7 @@ def check_scenario(scenario: Scenario) -> Check:
     else:
         findings += compare_counts(scenario, known, published)
         findings += compare_sizes(scenario, published, inspected)
-    findings += [
-        Finding("file left over", problem, "Restore, rename or remove it.")
-        for problem in getattr(scenario, "problems", ())
-    ]
+    findings += [Finding("to be mended", problem, "Restore, rename or remove it.") for problem in scenario.problems]
     findings += unreadable_files(scenario, inspected)
     findings += odd_names(scenario, named_alike=known is not None)
     findings += bit_depths(scenario, inspected)

@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import shutil
 
@@ -13,6 +14,7 @@ from bench.datasets.cache import Cache
 from bench.datasets.catalogue import KnownCollection, PublishedImages, known_collection
 from bench.datasets.checking.check import check_collection, check_scenario
 from bench.datasets.selection import select_scenarios
+from bench.errors import DataError
 
 SIZE = (48, 64)
 PUBLISHED = PublishedImages(train=12, test_normal=3, test_anomalous=6, defects={"bent": 4, "cut": 2}, sizes=(SIZE,))
@@ -186,6 +188,26 @@ def _(folder):
     return "mixed bit depths", r"1 image of 16 bits among 20 of 8: train/good/005\.png", "train/good/005.png"
 
 
+@plant("dangling link")
+def _(folder):
+    path = folder / "train/good/005.png"
+    path.unlink()
+    path.symlink_to(folder / "store/005.png")
+    return "to be mended", r"train/good/005\.png is a link to \S+store/005\.png, which does not exist", None
+
+
+@plant("folder in itself")
+def _(folder):
+    (folder / "test/good/more").symlink_to(folder / "test")
+    return "to be mended", "is a link to a folder that contains it", None
+
+
+@plant("two masks for one image")
+def _(folder):
+    write(folder / "ground_truth/cut/000.png", np.zeros(SIZE, np.uint8))
+    return "to be mended", r"could each be the ground truth of cut/000", None
+
+
 @pytest.mark.parametrize("name", sorted(PLANTED))
 def test_a_planted_defect_is_found(name, root, known):
     kind, words, file = PLANTED[name](root / "screws/bolt")
@@ -194,6 +216,24 @@ def test_a_planted_defect_is_found(name, root, known):
     assert re.search(words, found[kind].text), found[kind].text
     assert file is None or file in found[kind].files
     assert found[kind].fix
+
+
+@pytest.mark.parametrize("place", ["train/sketch.psd", "train/good/more/000.png", "ground_truth/cut/009_mask.png"])
+def test_what_nothing_uses_is_named(root, place):
+    write(root / "screws/bolt" / f"{place.rpartition('.')[0]}.png", np.zeros(SIZE, np.uint8))
+    (root / "screws/bolt" / f"{place.rpartition('.')[0]}.png").rename(root / "screws/bolt" / place)
+    checked = check(root)
+    assert checked.good
+    assert place.rpartition("/")[2] in notes(checked)["left out"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may read anything")
+def test_a_folder_that_cannot_be_read(root):
+    folder = root / "screws/bolt/test/cut"
+    folder.chmod(0)
+    with pytest.raises(DataError, match=r"cannot list \S+test/cut"):
+        check(root)
+    folder.chmod(0o700)
 
 
 def test_a_catalogue_that_contradicts_the_disk(root, known):
