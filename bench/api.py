@@ -16,13 +16,14 @@ from bench import evaluation
 from bench import run as running
 from bench.datasets import listing
 from bench.models import load_detector
-from bench.options import EvaluationOptions, RunOptions, default_data_root, resolve
+from bench.options import EvaluationOptions, RunOptions, SubmissionOptions, default_data_root, resolve
 from bench.progress import make_display
 from bench.run_folder import locked
+from bench.submission import SubmittedScenario, prepare_submission, write_submission
 from methods.common.precision import Precision
 from results.record import Record
 
-__all__ = ["evaluate", "list_images", "load_detector", "run"]
+__all__ = ["evaluate", "list_images", "load_detector", "run", "submit"]
 
 
 def run(
@@ -41,6 +42,7 @@ def run(
     weights_dir: Path | str | None = None,
     precision: Precision = "fp32",
     tf32: bool = False,
+    hold_out: bool = False,
     cache: bool = True,
     keep_maps: bool = False,
     keep_models: bool = False,
@@ -65,6 +67,7 @@ def run(
         weights_dir: Where downloaded weights are kept.
         precision: Of the networks of fitted detectors; stamped on all results.
         tf32: Let a GPU round the factors of float32 products to TF32; stamped on all results.
+        hold_out: Hold out validation images of every method, to choose thresholds on; stamped where it changes a fit.
         cache: Keep decoded images on disk.
         keep_maps: Keep the anomaly maps beside each record.
         keep_models: Keep the fitted detector beside each record, for :func:`load_detector`.
@@ -159,6 +162,41 @@ def list_images(
     """
     root = default_data_root() if data_root is None else Path(data_root)
     return [f"{collection}/{name}" for name in listing.list_images(rows, collection, root)]
+
+
+def submit(
+    run: Path | str,
+    *,
+    out: Path | str | None = None,
+    method: str | None = None,
+    seed: int | None = None,
+    thresholds: str = "mean+3sd",
+    incomplete: bool = False,
+    data_root: Path | str | None = None,
+    device: str = "auto",
+) -> list[SubmittedScenario]:
+    """Write the official submission of MVTec AD 2 from a run that has kept its models, as ``bench submit`` does.
+
+    Args:
+        run: Run folder.
+        out: Folder to write, new or empty; ``submission`` in the run folder when ``None``.
+        method: Which of several methods in the run.
+        seed: Which of several seeds in the run.
+        thresholds: Rule whose thresholds the thresholded images are made with; ``none`` for no such images.
+        incomplete: Write what there is, though the owners' site will not take it.
+        data_root: Folder of the collections; ``$BENCH_DATA``, else ``data``, when ``None``.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Returns:
+        What was written of each scenario.
+
+    Raises:
+        BenchError: The run cannot be submitted, or the folder not be written; says what to do.
+        MethodError: A kept model cannot be used.
+        ResultError: The run folder cannot be read.
+    """
+    options = resolve(SubmissionOptions, dict(locals()), "bench.api.submit")
+    return list(write_submission(prepare_submission(options)))
 
 
 def _call(name: str, given: Mapping[str, object], function: Callable[..., Any]) -> str:

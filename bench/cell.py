@@ -20,6 +20,7 @@ from bench.machine.devices import Slot
 from bench.models import FitFacts, load_detector, read_description
 from bench.protocol import PROTOCOL
 from bench.scoring import AnomalyMaps, Evaluation, check_ground_truth, evaluate
+from bench.thresholding import NONE_HELD_OUT, Calibration, Uncalibrated
 from methods.common.precision import check_precision, set_precision
 from methods.common.seeding import reproducible
 from methods.detector import Detector, FitContext, ImageSet, Prediction, Progress
@@ -94,10 +95,12 @@ def run_cell(cell: Cell, slot: Slot, cache: Cache, report: Report, kept: Path | 
     fitted = fit(cell, slot, cache, report) if kept is None else restore(kept, slot)
     with clock("maps"):
         maps = kept_maps(kept, scenario) if kept is not None else None
-        maps = maps or predict(fitted.detector, scenario, test.pixels, report, tf32=cell.tf32)
+        maps = maps or predict(fitted.detector, scenario.names, test.pixels, report, tf32=cell.tf32)
+        held_out = held_out_images(scenario, fitted.facts.validation, cell.seed)
+        calibration = calibrate(fitted.detector, scenario, held_out, cache, report, tf32=cell.tf32)
     with clock("metrics"):
         report(Progress("metrics", 0, 1))
-        evaluation = evaluate(maps, scenario, test.sizes, slot.threads)
+        evaluation = evaluate(maps, scenario, test.sizes, slot.threads, calibration)
     timings = Timings(
         decode=clock.seconds["decode"] + fitted.facts.decode_seconds,
         fit=fitted.facts.fit_seconds,
@@ -123,7 +126,7 @@ def fit(cell: Cell, slot: Slot, cache: Cache, report: Report) -> Fitted:
     check_precision(cell.precision, device, forced=cell.force_precision)
     detector = new_detector(cell)
     with clock("decode"):
-        train, validation = training_images(cell.scenario, detector, cell.seed, cache)
+        train, validation = training_images(cell.scenario, detector, cell.seed, cache, hold_out=cell.hold_out)
     report(Progress("fit", 0, 1))
     context = FitContext(
         seed=cell.seed,
@@ -177,15 +180,63 @@ def kept_maps(kept: Path, scenario: Scenario) -> AnomalyMaps | None:
     return AnomalyMaps([maps[name] for name in scenario.names], np.array([scores[name] for name in scenario.names]))
 
 
-def predict(
-    detector: Detector[Any], scenario: Scenario, pixels: torch.Tensor, report: Report, *, tf32: bool
-) -> AnomalyMaps:
-    """Run a fitted detector over the test images of a scenario, in batches of bounded size.
+def held_out_images(scenario: Scenario, held_out: int, seed: int) -> tuple[Path, ...]:
+    """Normal images that a detector was not fitted on: the scenario's own validation images, or those held out.
+
+    Args:
+        scenario: Whose images.
+        held_out: How many training images were held out from the fit; none of them if 0.
+        seed: Of the fit.
+    """
+    if scenario.validation or not held_out:
+        return scenario.validation
+    return tuple(scenario.train[index] for index in split(len(scenario.train), PROTOCOL.validation_fraction, seed)[1])
+
+
+def calibrate(
+    detector: Detector[Any], scenario: Scenario, images: Sequence[Path], cache: Cache, report: Report, *, tf32: bool
+) -> Calibration | Uncalibrated:
+    """Run a fitted detector over the normal images that thresholds are chosen on, as over the test images.
 
     Args:
         detector: The detector.
-        scenario: Names the images in messages.
-        pixels: uint8 (N, 3, H, W) of the detector's input size, in the order of ``scenario.test``.
+        scenario: Whose images.
+        images: As :func:`held_out_images` chooses them.
+        cache: Where decoded images are kept.
+        report: Is told how far it is.
+        tf32: Whether a GPU may round the factors of float32 products.
+
+    Raises:
+        DataError: An image is damaged.
+        MethodError: A map or a score is NaN or infinite; names the first image.
+    """
+    if not images:
+        return Uncalibrated(NONE_HELD_OUT)
+    decoded = decode_images(images, detector.input_size, cache)
+    names = [image_name(path) for path in images]
+    maps = predict(detector, names, decoded.pixels, report, tf32=tf32)
+    return Calibration(names, maps.maps, maps.scores, decoded.sizes, calibrated_on(scenario))
+
+
+def image_name(path: Path) -> str:
+    """What a normal image that is no test image is called: ``train/good/000``."""
+    return f"{path.parent.parent.name}/{path.parent.name}/{path.stem}"
+
+
+def calibrated_on(scenario: Scenario) -> str:
+    """Which normal images thresholds are chosen on, in words."""
+    return "validation images of the scenario" if scenario.validation else "held-out training images"
+
+
+def predict(
+    detector: Detector[Any], names: Sequence[str], pixels: torch.Tensor, report: Report, *, tf32: bool
+) -> AnomalyMaps:
+    """Run a fitted detector over images, in batches of bounded size.
+
+    Args:
+        detector: The detector.
+        names: Of the images, in messages.
+        pixels: uint8 (N, 3, H, W) of the detector's input size.
         report: Is told how far it is.
         tf32: Whether a GPU may round the factors of float32 products.
 
@@ -198,7 +249,7 @@ def predict(
     with tensor_float_32(tf32):
         for batch in images.batches(PREDICTION_BATCH):
             prediction = detector.predict(batch)
-            _check(prediction, detector.title, scenario.names[len(maps) :][: len(batch)])
+            _check(prediction, detector.title, names[len(maps) :][: len(batch)])
             maps.extend(prediction.maps.float().cpu().numpy())
             scores.extend(prediction.scores.double().cpu().tolist())
             report(Progress("maps", len(maps), len(images)))
@@ -232,10 +283,12 @@ def tensor_float_32(allowed: bool) -> Iterator[None]:
         matmul.allow_tf32, cudnn.allow_tf32 = before
 
 
-def training_images(scenario: Scenario, detector: Detector[Any], seed: int, cache: Cache) -> tuple[ImageSet, ImageSet]:
-    """The images to fit on and those held out: none for a method that does not calibrate on them."""
+def training_images(
+    scenario: Scenario, detector: Detector[Any], seed: int, cache: Cache, *, hold_out: bool = False
+) -> tuple[ImageSet, ImageSet]:
+    """The images to fit on and those held out: none for a method that does not calibrate on them, unless asked for."""
     pixels = decode_images(scenario.train, detector.input_size, cache).pixels
-    if not detector.uses_validation:
+    if not detector.uses_validation and not hold_out:
         return ImageSet(pixels), ImageSet(pixels, [])
     if scenario.validation:
         return ImageSet(pixels), ImageSet(decode_images(scenario.validation, detector.input_size, cache).pixels)

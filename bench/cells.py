@@ -61,6 +61,7 @@ class Cell:
         precision: In which the networks of the fitted detector run.
         tf32: Whether matrix products and convolutions on a GPU may round their factors to TF32.
         weights_dir: Where downloaded weights are kept.
+        hold_out: Fit on what is left when validation images are held out, though the method does not calibrate on them.
         force_precision: Compute in a precision that the CPU only emulates; changes no result.
         fit_key: SHA-256 over everything that determines the fitted detector.
         key: SHA-256 over that and everything that determines what it scores: what the record is called by.
@@ -73,6 +74,7 @@ class Cell:
     precision: Precision
     tf32: bool
     weights_dir: Path
+    hold_out: bool
     force_precision: bool
     fit_key: str
     key: str

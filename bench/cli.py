@@ -14,6 +14,7 @@ from bench.commands.flags import add_command, add_late_command
 from bench.commands.methods import methods
 from bench.commands.report import report
 from bench.commands.run import run
+from bench.commands.submit import submit
 from bench.errors import user_errors
 
 app = typer.Typer(
@@ -62,6 +63,7 @@ add_command(app, run, config_file=True)
 add_command(app, evaluate)
 add_command(app, report)
 add_command(app, compare)
+add_command(app, submit)
 add_command(app, methods)
 add_command(app, datasets)
 app.add_typer(data)

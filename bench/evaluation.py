@@ -253,7 +253,7 @@ def _evaluate(origin: MapOrigin, definitions: bool) -> _Outcome:
     sizes = [image_size(image.path) for image in scenario.test]
     check_ground_truth(scenario, sizes)
     loaded = origin.load(sizes)
-    evaluation = evaluate(loaded.maps, scenario, sizes, usable_cores())
+    evaluation = evaluate(loaded.maps, scenario, sizes, usable_cores(), loaded.calibration)
     # Where AU-PRO itself is undefined, or the metric is another one, there is nothing to compare.
     compared = definitions and _has_au_pro(evaluation.metrics.named())
     return _Outcome(loaded, evaluation, _definition_values(evaluation, sizes) if compared else [])

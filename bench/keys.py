@@ -36,7 +36,7 @@ def score_roots(scenario: Scenario) -> list[object]:
 
     How ground truth is read, and the metrics themselves, are reached from there.
     """
-    return [cell.predict, scoring.score, *_reader(scenario)]
+    return [cell.predict, cell.calibrate, scoring.score, scoring.score_further, *_reader(scenario)]
 
 
 def fit_key(
@@ -48,6 +48,7 @@ def fit_key(
     precision: Precision,
     tf32: bool,
     device: str,
+    hold_out: bool = False,
 ) -> str:
     """SHA-256 over everything that determines a fitted detector, 64 hexadecimal digits.
 
@@ -59,6 +60,7 @@ def fit_key(
         precision: Of its networks after the fit.
         tf32: Whether a GPU may round factors to TF32.
         device: ``cpu`` or ``cuda``.
+        hold_out: Whether training images are held out though the method does not calibrate on them.
     """
     return _hash(
         method=entrant.name,
@@ -72,6 +74,7 @@ def fit_key(
         precision=precision,
         tf32=tf32,
         device=device,
+        hold_out=hold_out,
         code=source_digest(*fit_roots(entrant, scenario)),
         packages=installed(*load_method(entrant.name).packages, *DECODING_PACKAGES),
     )

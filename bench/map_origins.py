@@ -11,19 +11,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bench.cell import predict
+from bench.cell import calibrate, calibrated_on, held_out_images, image_name, predict
 from bench.datasets.cache import Cache
-from bench.datasets.images import decode_images
+from bench.datasets.images import decode_images, image_size
 from bench.datasets.scenario import Scenario
 from bench.errors import DataError
+from bench.given_calibration import calibration_files, digest_with, given_calibration
 from bench.given_maps import find_maps, read_map, read_scores, scan
 from bench.machine.devices import Slot
 from bench.machine.environment import environment
 from bench.models import load_detector, read_description
 from bench.recording import Fields
 from bench.scoring import AnomalyMaps, OnDemand
+from bench.thresholding import NONE_HELD_OUT, Calibration, Uncalibrated
 from methods.registry import load_method
-from results.arrays import read_maps
+from results.arrays import read_maps, read_normal_maps
 from results.record import MapsSource, Record
 
 ELSEWHERE = "anomaly maps computed elsewhere"
@@ -64,10 +66,12 @@ class LoadedMaps:
     Attributes:
         maps: The maps and image scores.
         source: Identity of the maps.
+        calibration: Maps of normal images that thresholds are chosen on, or why there are none.
     """
 
     maps: AnomalyMaps
     source: MapsSource
+    calibration: Calibration | Uncalibrated
 
 
 class MapOrigin(Protocol):
@@ -131,7 +135,8 @@ class FolderOrigin:
                 OnDemand(len(maps.files), lambda index: read_map(maps.files[index])),
                 highest if scores is None else scores,
             ),
-            MapsSource(sha256=maps.digest(self.cache)),
+            MapsSource(sha256=digest_with(maps.digest(self.cache), calibration_files(self.folder), self.cache)),
+            given_calibration(self.scenario, self.folder, upsample=self.upsample, scores_given=scores is not None),
         )
 
 
@@ -170,6 +175,7 @@ class KeptMapsOrigin:
         return LoadedMaps(
             AnomalyMaps([kept[name] for name in names], np.array([scores[name] for name in names])),
             MapsSource(sha256=_digest(kept), record=self.record.key),
+            _kept_calibration(self.scenario, self.record, self.directory),
         )
 
 
@@ -213,10 +219,30 @@ class KeptModelOrigin:
         _check_files(self.scenario, self.record, "model", self.directory)
         detector = load_detector(self.directory, self.slot.device)
         images = decode_images([image.path for image in self.scenario.test], detector.input_size, self.cache)
+        held_out = self.record.data.validation if self.record.data else 0
+        normal = held_out_images(self.scenario, held_out or 0, self.record.seed)
+        tf32 = self.record.tf32
         with _threads(self.slot.threads):
-            maps = predict(detector, self.scenario, images.pixels, lambda _: None, tf32=self.record.tf32)
+            maps = predict(detector, self.scenario.names, images.pixels, lambda _: None, tf32=tf32)
+            calibration = calibrate(detector, self.scenario, normal, self.cache, lambda _: None, tf32=tf32)
         digest = _digest(dict(zip(self.scenario.names, maps.maps, strict=True)))
-        return LoadedMaps(maps, MapsSource(sha256=digest, record=self.record.key))
+        return LoadedMaps(maps, MapsSource(sha256=digest, record=self.record.key), calibration)
+
+
+def _kept_calibration(scenario: Scenario, record: Record, directory: Path) -> Calibration | Uncalibrated:
+    """The maps of normal images that a cell kept beside those of its test images."""
+    kept = read_normal_maps(directory)
+    if kept is None:
+        any_held_out = scenario.validation or (record.data is not None and record.data.validation)
+        return Uncalibrated("the cell has kept no maps of its validation images" if any_held_out else NONE_HELD_OUT)
+    paths = {image_name(path): path for path in (*scenario.train, *scenario.validation)}
+    return Calibration(
+        names=list(kept.maps),
+        maps=list(kept.maps.values()),
+        scores=None if kept.scores is None else np.array(kept.scores),
+        sizes=[image_size(paths[name]) for name in kept.maps],
+        images_are=calibrated_on(scenario),
+    )
 
 
 def _fields_of_fit(record: Record) -> Fields:

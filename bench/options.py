@@ -125,6 +125,8 @@ class RunOptions:
         weights_dir: Where downloaded weights are kept.
         precision: Of the networks of fitted detectors; stamped on all results.
         tf32: Let a GPU round the factors of float32 products to TF32; stamped on all results.
+        hold_out: Hold out the protocol's share of training images of every method, to choose thresholds on them;
+            stamped on rows that it changes.
         cache: Keep decoded images on disk.
         keep_maps: Keep the anomaly maps.
         keep_models: Keep the fitted detectors, to predict with them again.
@@ -155,6 +157,7 @@ class RunOptions:
     weights_dir: WeightsDir = field(default_factory=default_weights_directory)
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     tf32: bool = False
+    hold_out: bool = False
     cache: Annotated[bool, Flag(negatable=True)] = True
     keep_maps: Annotated[bool, Flag(negatable=True)] = False
     keep_models: Annotated[bool, Flag(negatable=True)] = False
@@ -194,6 +197,32 @@ class EvaluationOptions:
     upsample: bool = False
     with_models: bool = False
     definitions: Literal["all"] | None = None
+
+
+@dataclass(frozen=True)
+class SubmissionOptions:
+    """Everything that ``bench submit`` takes; what it says of each option is the help of its flag.
+
+    Attributes:
+        run: Run folder whose cells of MVTec AD 2 have kept their models.
+        out: Folder to write; must not exist, or be empty.
+        method: Which of several methods in the run.
+        seed: Which of several seeds in the run.
+        thresholds: Rule whose thresholds the thresholded images are made with, such as mean+3sd, fpr0.05 or
+            image_fpr0.05; none for no thresholded images.
+        incomplete: Write what there is, though the owners' site will not take it.
+        data_root: Folder of the collections.
+        device: auto, cpu, cuda or cuda:N.
+    """
+
+    run: Annotated[Folder, Flag(argument="RUN")]
+    out: Annotated[Folder | None, Flag(default="submission in the run folder")] = None
+    method: str | None = None
+    seed: Annotated[int, Limits(ge=0)] | None = None
+    thresholds: str = "mean+3sd"
+    incomplete: bool = False
+    data_root: DataRoot = field(default_factory=default_data_root)
+    device: Device = "auto"
 
 
 def resolve(model: type[Model], given: Mapping[str, object], command: str, config: Path | None = None) -> Model:

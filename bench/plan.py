@@ -1,5 +1,6 @@
 """Methods × scenarios × seeds → the cells of a run."""
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -25,6 +26,8 @@ from results.record import Record
 
 EMBEDDED = "embedded"
 """The preset that the demo takes by itself: it needs no download."""
+HELD_OUT = "validation images held out"
+"""What a row says of a method that is fitted on fewer images than it could be, so that thresholds can be chosen."""
 
 
 @dataclass(frozen=True)
@@ -179,6 +182,10 @@ def _added_deviations(method: type[Detector[Any]], options: RunOptions) -> Itera
 
 
 def _cell(entrant: Entrant, scenario: Scenario, seed: int, options: RunOptions, device: str) -> Cell:
+    # Where images are held out anyhow, or are there besides, the option changes nothing.
+    hold_out = options.hold_out and not scenario.validation and not load_method(entrant.name).uses_validation
+    if hold_out:
+        entrant = dataclasses.replace(entrant, deviations=(*entrant.deviations, HELD_OUT))
     fitted = fit_key(
         entrant,
         scenario,
@@ -187,6 +194,7 @@ def _cell(entrant: Entrant, scenario: Scenario, seed: int, options: RunOptions, 
         precision=options.precision,
         tf32=options.tf32,
         device=device,
+        hold_out=hold_out,
     )
     return Cell(
         entrant=entrant,
@@ -196,6 +204,7 @@ def _cell(entrant: Entrant, scenario: Scenario, seed: int, options: RunOptions, 
         precision=options.precision,
         tf32=options.tf32,
         weights_dir=options.weights_dir,
+        hold_out=hold_out,
         force_precision=options.force,
         fit_key=fitted,
         key=score_key(fitted, scenario),

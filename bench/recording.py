@@ -14,8 +14,17 @@ from bench.machine.environment import DISTRIBUTION, environment, package_version
 from bench.models import ModelDescription, link_model, save_model
 from bench.protocol import PROTOCOL
 from bench.scoring import Evaluation
+from bench.thresholding import Calibration
 from methods.registry import load_method
-from results.arrays import EXAMPLES_FILE, MAPS_FILE, write_examples, write_maps
+from results.arrays import (
+    EXAMPLES_FILE,
+    MAPS_FILE,
+    NORMAL_MAPS_FILE,
+    NormalMaps,
+    write_examples,
+    write_maps,
+    write_normal_maps,
+)
 from results.definition_values import DEFINITIONS_FILE, DefinitionValue, write_definitions
 from results.migrations import load_record
 from results.record import Data, Failure, Record, Weights
@@ -125,10 +134,11 @@ def record_evaluation(
     metrics = evaluation.metrics
     outcome = {
         "status": "ok",
-        "metrics": metrics.named(),
-        "undefined": dict(metrics.undefined),
+        "metrics": evaluation.named(),
+        "undefined": evaluation.undefined,
         "notes": list(metrics.notes),
         "images": evaluation.images,
+        "thresholds": list(evaluation.thresholded.thresholds),
     }
     record = _record({**fields, **outcome})
     directory = store.cell_directory(record)
@@ -136,10 +146,19 @@ def record_evaluation(
     write_regions(directory, metrics.regions)
     if keep_maps:
         write_maps(directory, dict(zip(evaluation.scenario.names, evaluation.maps.maps, strict=True)))
+        if isinstance(evaluation.calibration, Calibration):
+            write_normal_maps(directory, _kept(evaluation.calibration))
     if definitions:
         write_definitions(directory, definitions)
     store.write(record)
     return record
+
+
+def _kept(calibration: Calibration) -> NormalMaps:
+    scores = calibration.scores
+    return NormalMaps(
+        dict(zip(calibration.names, calibration.maps, strict=True)), None if scores is None else scores.tolist()
+    )
 
 
 def record_failure(store: RunStore, fields: Fields, failure: Failure) -> Record:
@@ -149,7 +168,7 @@ def record_failure(store: RunStore, fields: Fields, failure: Failure) -> Record:
         ResultError: The record cannot be written.
     """
     record = _record({**fields, "status": "failed", "failure": failure})
-    for name in (EXAMPLES_FILE, MAPS_FILE, REGIONS_FILE, DEFINITIONS_FILE):
+    for name in (EXAMPLES_FILE, MAPS_FILE, NORMAL_MAPS_FILE, REGIONS_FILE, DEFINITIONS_FILE):
         (store.cell_directory(record) / name).unlink(missing_ok=True)
     store.write(record)
     return record
@@ -165,6 +184,7 @@ def data_of(scenario: Scenario, train: int | None, validation: int | None) -> Da
         test_normal=len(scenario.test) - anomalous,
         test_anomalous=anomalous,
         note=scenario.note,
+        notes=list(scenario.notes),
     )
 
 

@@ -9,12 +9,23 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.conditions import evaluate_conditions
 from bench.datasets.cache import Cache
 from bench.datasets.images import decode_images
 from bench.datasets.masks import read_defects, read_mask
 from bench.datasets.scenario import Scenario, TestImage
 from bench.errors import DataError
 from bench.protocol import PROTOCOL
+from bench.thresholding import (
+    NO_PIXEL_LABELS,
+    PART_IS_ENOUGH,
+    Calibration,
+    TestMaps,
+    Thresholded,
+    Uncalibrated,
+    Values,
+    apply_rules,
+)
 from metrics import (
     HALVES,
     Halves,
@@ -85,6 +96,9 @@ class Evaluation:
         metrics: What they are worth.
         images: Per-image scores.
         examples: Some test images to look at.
+        calibration: Normal images that thresholds were chosen on, or why there are none.
+        thresholded: What these thresholds are worth.
+        conditions: What the maps of each light or view are worth.
     """
 
     scenario: Scenario
@@ -92,6 +106,19 @@ class Evaluation:
     metrics: ScenarioMetrics
     images: list[ImageResult]
     examples: list[Example]
+    calibration: Calibration | Uncalibrated
+    thresholded: Thresholded
+    conditions: Values
+
+    def named(self) -> dict[str, float | None]:
+        """Every metric of the vocabulary that applies, by name; ``None`` where it is undefined."""
+        more = {**self.thresholded.metrics.named(), **self.conditions.named()}
+        return self.metrics.named() | {name: None if math.isnan(value) else value for name, value in more.items()}
+
+    @property
+    def undefined(self) -> dict[str, str]:
+        """The reason for each metric without a value, by name."""
+        return {**self.metrics.undefined, **self.thresholded.metrics.undefined, **self.conditions.undefined}
 
 
 def check_ground_truth(scenario: Scenario, sizes: Sequence[tuple[int, int]]) -> None:
@@ -112,7 +139,13 @@ def check_ground_truth(scenario: Scenario, sizes: Sequence[tuple[int, int]]) -> 
             read_mask(image, size)
 
 
-def evaluate(maps: AnomalyMaps, scenario: Scenario, sizes: Sequence[tuple[int, int]], threads: int) -> Evaluation:
+def evaluate(
+    maps: AnomalyMaps,
+    scenario: Scenario,
+    sizes: Sequence[tuple[int, int]],
+    threads: int,
+    calibration: Calibration | Uncalibrated,
+) -> Evaluation:
     """Score the maps of a scenario, and gather what else a record says of them.
 
     Args:
@@ -120,6 +153,7 @@ def evaluate(maps: AnomalyMaps, scenario: Scenario, sizes: Sequence[tuple[int, i
         scenario: The images and their ground truth.
         sizes: Height and width of each test image on disk.
         threads: Images processed at a time.
+        calibration: Normal images that thresholds are chosen on, or why there are none.
 
     Raises:
         DataError: An image or a mask is missing, damaged or of another size.
@@ -127,10 +161,46 @@ def evaluate(maps: AnomalyMaps, scenario: Scenario, sizes: Sequence[tuple[int, i
     """
     metrics = score(maps, scenario, sizes, threads)
     images = [
-        ImageResult(name=image.name, defect=image.defect, anomalous=image.anomalous, score=value)
+        ImageResult(
+            name=image.name, defect=image.defect, anomalous=image.anomalous, score=value, condition=image.condition
+        )
         for image, value in zip(scenario.test, maps.scores.tolist(), strict=True)
     ]
-    return Evaluation(scenario, maps, metrics, images, _examples(scenario, images, sizes, maps.maps))
+    examples = _examples(scenario, images, sizes, maps.maps)
+    thresholded, conditions = score_further(maps, scenario, sizes, threads, calibration)
+    return Evaluation(scenario, maps, metrics, images, examples, calibration, thresholded, conditions)
+
+
+def score_further(
+    maps: AnomalyMaps,
+    scenario: Scenario,
+    sizes: Sequence[tuple[int, int]],
+    threads: int,
+    calibration: Calibration | Uncalibrated,
+) -> tuple[Thresholded, Values]:
+    """Evaluate the maps at thresholds chosen on normal images, and those of each light or view apart.
+
+    Arguments and errors are those of :func:`evaluate`.
+    """
+    images, names = scenario.test, scenario.names
+    anomalous = [image.anomalous for image in images]
+    upsampled = UpsampledMaps(maps.maps, list(sizes))
+    halved = scenario.saturated
+    no_masks = PART_IS_ENOUGH if halved else "" if scenario.pixel_labels else NO_PIXEL_LABELS
+    masks = None if no_masks else masks_of(scenario, sizes)
+    test = TestMaps(
+        names=names,
+        maps=upsampled,
+        scores=maps.scores,
+        kinds=[_kind(image) if halved else "anomalous" if image.anomalous else "normal" for image in images],
+        masks=masks,
+        no_masks=no_masks,
+        halved=halved,
+        threads=threads,
+    )
+    light = [image.condition for image in images]
+    conditions = evaluate_conditions(light, upsampled, maps.scores, anomalous, masks, names=names, threads=threads)
+    return apply_rules(calibration, test), conditions
 
 
 def score(maps: AnomalyMaps, scenario: Scenario, sizes: Sequence[tuple[int, int]], threads: int) -> ScenarioMetrics:

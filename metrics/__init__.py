@@ -14,7 +14,7 @@ from metrics.bootstrap import (
 from metrics.curves import Curve, Curves
 from metrics.errors import MetricError
 from metrics.images import ImageMetrics, evaluate_images
-from metrics.loco import HALVES, Halves, LocoMetrics, evaluate_loco, evaluate_loco_images
+from metrics.loco import HALVES, Halves, LocoMetrics, evaluate_loco, evaluate_loco_images, loco_halves
 from metrics.maps import Subset, UpsampledMaps
 from metrics.operating import (
     OperatingPoint,
@@ -31,18 +31,25 @@ from metrics.saturated import (
     saturation_pixels,
 )
 from metrics.sizes import Quartiles, Regions, minimum_detectable_area
+from metrics.thresholded import Decisions, ExceedingPixels, count_exceeding, decide, exceeds
+from metrics.thresholds import DeclaredRate, MeanPlusDeviations, NormalImages, ThresholdRule
 from metrics.warm_up import warm_up
 
 __all__ = [
     "HALVES",
     "Curve",
     "Curves",
+    "Decisions",
+    "DeclaredRate",
     "Defect",
+    "ExceedingPixels",
     "Halves",
     "ImageMetrics",
     "Interval",
     "LocoMetrics",
+    "MeanPlusDeviations",
     "MetricError",
+    "NormalImages",
     "OperatingPoint",
     "PixelCounts",
     "PixelMetrics",
@@ -50,21 +57,26 @@ __all__ = [
     "Regions",
     "SaturatedMetrics",
     "Subset",
+    "ThresholdRule",
     "UpsampledMaps",
     "bootstrap_images",
     "bootstrap_pixels",
     "compare_images",
     "compare_pixels",
     "compare_regions",
+    "count_exceeding",
     "count_pixels",
+    "decide",
     "evaluate_images",
     "evaluate_loco",
     "evaluate_loco_images",
     "evaluate_pixels",
     "evaluate_saturated",
+    "exceeds",
     "false_negative_rates",
     "false_positive_rates",
     "image_p_value",
+    "loco_halves",
     "mean_interval",
     "minimum_detectable_area",
     "operating_points",

@@ -10,7 +10,7 @@ from reports.content.document import Document, make_document
 from reports.content.selection import Selection, read_runs
 from reports.errors import ReportError
 from reports.rendering import latex, markdown
-from reports.rendering.delimited import cells_csv, definitions_csv, means_csv, metrics_csv
+from reports.rendering.delimited import cells_csv, definitions_csv, means_csv, metrics_csv, thresholds_csv
 from reports.rendering.figures.draw import draw
 from reports.rendering.figures.style import encode
 from results.atomic import write_atomically
@@ -23,7 +23,8 @@ def write_report(runs: Sequence[Path], out: Path, formats: Collection[str] = FOR
 
     ``md`` is ``report.md`` with PNG figures, ``tex`` is ``report.tex`` with its tables apart and PDF figures, ``csv``
     is ``metrics.csv`` (every cell's metrics), ``means.csv`` (the tables' rows), ``cells.csv`` (how each cell ran) and,
-    where cells have them, ``definitions.csv`` (other definitions of AU-PRO).
+    where cells have them, ``thresholds.csv`` (what thresholds promise and do) and ``definitions.csv`` (other
+    definitions of AU-PRO).
 
     Args:
         runs: Run folders.
@@ -96,11 +97,11 @@ def _figures(document: Document, formats: Collection[str]) -> dict[str, bytes]:
 
 
 def _tabular(selection: Selection) -> dict[str, bytes]:
-    definitions = definitions_csv(selection)
+    more = {"thresholds.csv": thresholds_csv(selection), "definitions.csv": definitions_csv(selection)}
     return {
         "metrics.csv": metrics_csv(selection).encode(),
         "means.csv": means_csv(selection).encode(),
-        **({"definitions.csv": definitions.encode()} if definitions else {}),
+        **{name: text.encode() for name, text in more.items() if text},
         # Last: a report is whole when this file is there.
         "cells.csv": cells_csv(selection).encode(),
     }

@@ -16,6 +16,7 @@ from results.errors import ResultError
 from results.record import ImageResult
 
 MAPS_FILE = "maps.npz"
+NORMAL_MAPS_FILE = "normal_maps.npz"
 EXAMPLES_FILE = "examples.npz"
 THUMBNAIL_SIDE = 256
 
@@ -86,6 +87,19 @@ def choose_examples(images: Sequence[ImageResult], normal: int = 2, anomalous: i
     return sorted(image.name for image in images if not image.anomalous)[:normal] + [name for _, name in chosen]
 
 
+@dataclass(frozen=True, eq=False)
+class NormalMaps:
+    """Maps of the normal images that thresholds were chosen on.
+
+    Attributes:
+        maps: Image name to float16 or float32 (h, w), at the network's resolution.
+        scores: Of the images, in the same order; ``None`` where only their maps are known.
+    """
+
+    maps: Mapping[str, npt.NDArray[np.floating[Any]]]
+    scores: Sequence[float] | None
+
+
 def write_examples(directory: Path, examples: Sequence[Example]) -> Path:
     """Write the examples of the cell whose folder is ``directory``.
 
@@ -130,14 +144,7 @@ def write_maps(directory: Path, maps: Mapping[str, npt.NDArray[np.floating[Any]]
     Raises:
         ResultError: The operating system refused.
     """
-    arrays: dict[str, npt.NDArray[Any]] = {"names": np.array(list(maps), dtype=np.str_)}
-    for index, (name, array) in enumerate(maps.items()):
-        if array.ndim != 2 or array.dtype not in (np.float16, np.float32):
-            raise ValueError(f"a map is float16 or float32 (h, w), got {array.dtype} {array.shape} for {name}")
-        arrays[f"map_{index}"] = array
-    path = directory / MAPS_FILE
-    write_atomically(path, lambda file: np.savez(file, allow_pickle=False, **arrays))
-    return path
+    return _write_maps(directory / MAPS_FILE, maps)
 
 
 def read_maps(directory: Path) -> dict[str, npt.NDArray[np.floating[Any]]]:
@@ -150,6 +157,47 @@ def read_maps(directory: Path) -> dict[str, npt.NDArray[np.floating[Any]]]:
     arrays = _read(path)
     if arrays is None:
         raise ResultError(f"no anomaly maps at {path}; run the cell again with --keep-maps")
+    return _maps_in(arrays, path)
+
+
+def write_normal_maps(directory: Path, normal: NormalMaps) -> Path:
+    """Write the maps of the normal images that thresholds of a cell were chosen on.
+
+    Raises:
+        ResultError: The operating system refused.
+    """
+    scores = {} if normal.scores is None else {"scores": np.array(normal.scores, np.float64)}
+    return _write_maps(directory / NORMAL_MAPS_FILE, normal.maps, scores)
+
+
+def read_normal_maps(directory: Path) -> NormalMaps | None:
+    """Read what :func:`write_normal_maps` wrote; ``None`` if the cell kept none.
+
+    Raises:
+        ResultError: The file is damaged.
+    """
+    path = directory / NORMAL_MAPS_FILE
+    arrays = _read(path)
+    if arrays is None:
+        return None
+    return NormalMaps(_maps_in(arrays, path), arrays["scores"].tolist() if "scores" in arrays else None)
+
+
+def _write_maps(
+    path: Path,
+    maps: Mapping[str, npt.NDArray[np.floating[Any]]],
+    more: Mapping[str, npt.NDArray[np.float64]] | None = None,
+) -> Path:
+    arrays: dict[str, npt.NDArray[Any]] = {"names": np.array(list(maps), dtype=np.str_), **(more or {})}
+    for index, (name, array) in enumerate(maps.items()):
+        if array.ndim != 2 or array.dtype not in (np.float16, np.float32):
+            raise ValueError(f"a map is float16 or float32 (h, w), got {array.dtype} {array.shape} for {name}")
+        arrays[f"map_{index}"] = array
+    write_atomically(path, lambda file: np.savez(file, allow_pickle=False, **arrays))
+    return path
+
+
+def _maps_in(arrays: Mapping[str, npt.NDArray[Any]], path: Path) -> dict[str, npt.NDArray[np.floating[Any]]]:
     try:
         return {str(name): arrays[f"map_{index}"] for index, name in enumerate(arrays["names"])}
     except KeyError as error:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from results.record import Record
+from results.record import Record, Threshold
 from results.regions import read_regions
 from results.store import RunStore
 
@@ -37,7 +37,8 @@ def metrics_frame(*runs: Path | str) -> "pd.DataFrame":
 def images_frame(*runs: Path | str) -> "pd.DataFrame":
     """The score of every test image of every cell that worked: a row each.
 
-    Columns: method, title, collection, scenario, seed, train_scale, image, defect, anomalous, score, key.
+    Columns: method, title, collection, scenario, seed, train_scale, image, defect, anomalous, condition (light or view,
+    empty without), score, key.
 
     Args:
         runs: Run folders.
@@ -46,11 +47,33 @@ def images_frame(*runs: Path | str) -> "pd.DataFrame":
         ResultError: A record cannot be read.
     """
     rows = [
-        (*_cell(record), image.name, image.defect, image.anomalous, image.score, record.key)
+        (*_cell(record), image.name, image.defect, image.anomalous, image.condition, image.score, record.key)
         for record in _records(runs)
         for image in record.images
     ]
-    return _frame(rows, (*_CELL, "image", "defect", "anomalous", "score", "key"), "score")
+    return _frame(rows, (*_CELL, "image", "defect", "anomalous", "condition", "score", "key"), "score")
+
+
+def thresholds_frame(*runs: Path | str) -> "pd.DataFrame":
+    """Every threshold of every cell that worked: a row each.
+
+    Columns: method, title, collection, scenario, seed, train_scale, those of ``results.record.Threshold`` (NaN where a
+    rule declares no rate, or there is no normal test image to realise one), key.
+
+    Args:
+        runs: Run folders.
+
+    Raises:
+        ResultError: A record cannot be read.
+    """
+    columns = tuple(Threshold.model_fields)
+    rows = [
+        (*_cell(record), *(getattr(threshold, column) for column in columns), record.key)
+        for record in _records(runs)
+        for threshold in record.thresholds
+    ]
+    frame = _frame(rows, (*_CELL, *columns, "key"), "value")
+    return frame.astype({column: "float64" for column in columns if column.endswith("_rate")})
 
 
 def regions_frame(*runs: Path | str) -> "pd.DataFrame":

@@ -29,6 +29,8 @@ MIGRATIONS: Mapping[int, Migration] = {
     # Version 2 added what only an evaluation of given maps has, all of it optional.
     1: lambda document: {**document, "schema_version": 2},
     2: _name_tf32,
+    # Version 4 added thresholds, the conditions that images were taken under, and more notes on files; all optional.
+    3: lambda document: {**document, "schema_version": 4},
 }
 
 

@@ -5,7 +5,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-SCHEMA_VERSION: Literal[3] = 3
+SCHEMA_VERSION: Literal[4] = 4
 
 Scalar = bool | int | float | str | None
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -25,12 +25,48 @@ class Weights(_Strict):
 
 
 class ImageResult(_Strict):
-    """One test image: ``name`` is unique within the scenario (``test/<defect>/<stem>``)."""
+    """One test image.
+
+    Attributes:
+        name: Unique within the scenario (``test/<defect>/<stem>``).
+        defect: Name of its folder; ``good`` for a normal image.
+        anomalous: Whether it is.
+        score: Of the whole image, higher is more anomalous.
+        condition: The light or view it was taken under, such as ``overexposed``; empty if the collection has none.
+    """
 
     name: str
     defect: str
     anomalous: bool
     score: float
+    condition: str = ""
+
+
+class Threshold(_Strict):
+    """A threshold chosen by a rule on normal images that the detector was not fitted on, and what it costs.
+
+    Attributes:
+        rule: The rule's name, as in the names of the metrics (``image_f1@mean+3sd``).
+        level: What is compared with it, the scores of images or those of pixels at full resolution.
+        calibrated_on: Which images it was chosen on, in words.
+        images: How many they are.
+        value: The threshold; what exceeds it is called anomalous.
+        rate_of: What the rates are shares of. With ``images`` at the pixel level, an image counts as soon as one of its
+            pixels exceeds the threshold.
+        declared_false_positive_rate: The share of normal images or pixels that the rule allows to exceed it; ``None``
+            for a rule that promises nothing.
+        realised_false_positive_rate: The share of the normal test images, or of their pixels, that exceed it; ``None``
+            without normal test images.
+    """
+
+    rule: str
+    level: Literal["image", "pixel"]
+    calibrated_on: str
+    images: int
+    value: float
+    rate_of: Literal["images", "pixels"]
+    declared_false_positive_rate: float | None
+    realised_false_positive_rate: float | None
 
 
 class Data(_Strict):
@@ -44,6 +80,8 @@ class Data(_Strict):
         test_normal: Normal test images.
         test_anomalous: Anomalous test images.
         note: What every table must say of them, such as an incomplete scenario; ``None`` if nothing.
+        notes: What else is to be known of the files: what was left out, turned or found twice, one phrase each.
+        bit_depth: Bits per channel that the images really use, where they are stored with more than 8; ``None`` else.
     """
 
     fingerprint: str
@@ -52,6 +90,8 @@ class Data(_Strict):
     test_normal: int
     test_anomalous: int
     note: str | None = None
+    notes: list[str] = Field(default_factory=list)
+    bit_depth: int | None = None
 
 
 class Collection(_Strict):
@@ -149,13 +189,14 @@ class Record(_Strict):
             ``logical/``. ``None`` is undefined and has its reason in ``undefined``.
         undefined: Metric name to the reason why it has no value.
         images: Per-image scores; empty for a failed cell.
+        thresholds: Those that rules have chosen on normal images; empty where no such images were at hand.
         notes: What the evaluation had to correct in the ground truth, one phrase per image or defect.
         maps: Where the anomaly maps came from; ``None`` if from this cell.
         model: SHA-256 of the fitted detector's ``model.safetensors``; ``None`` if it was not kept.
         command: The command line that made it.
     """
 
-    schema_version: Literal[3] = SCHEMA_VERSION
+    schema_version: Literal[4] = SCHEMA_VERSION
     key: str
     fit_key: str | None = None
     status: Literal["ok", "failed"]
@@ -182,6 +223,7 @@ class Record(_Strict):
     metrics: dict[str, float | None] = Field(default_factory=dict)
     undefined: dict[str, str] = Field(default_factory=dict)
     images: list[ImageResult] = Field(default_factory=list)
+    thresholds: list[Threshold] = Field(default_factory=list)
     notes: list[str] = Field(default_factory=list)
     maps: MapsSource | None = None
     model: str | None = None

@@ -9,6 +9,7 @@ from reports.content.other_definitions import DefinitionSpread, definition_sprea
 from reports.content.provenance import Description, describe_rows, provenance
 from reports.content.selection import Part, Selection, unique_stems
 from reports.content.tables import Table, accuracy_table, failure_table, published_table, scenario_table, stamps
+from reports.content.thresholds import condition_table, threshold_table
 
 _LOG_LINES = 12
 
@@ -91,6 +92,9 @@ def _section(part: Part) -> Section:
     published = published_table(part)
     if published is not None:
         tables[f"tables/{part.stem}-published"] = published
+    for name, further in (("thresholds", threshold_table(part)), ("light", condition_table(part))):
+        if further is not None:
+            tables[f"tables/{part.stem}-{name}"] = further
     tables[f"tables/{part.stem}-scenarios"] = scenario_table(part)
     return Section(part.title, tables, tuple(_pictures(part)))
 

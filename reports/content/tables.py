@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from reports.content.aggregate import Mean, Row, aggregate, best_rows, compared
 from reports.content.selection import Part, Result
-from reports.content.vocabulary import metric_title, percent, table_metrics
+from reports.content.vocabulary import HALVES, metric_title, percent, table_metrics
 from results.published import published_accuracies, published_speeds
 from results.record import Collection
 
@@ -74,6 +74,11 @@ def available_metrics(results: Sequence[Result]) -> set[str]:
     return {metric for result in results for metric in (*result.record.metrics, *result.record.undefined)}
 
 
+def shown_metrics(part: Part) -> tuple[str, ...]:
+    """The metrics that the accuracy tables of a collection show."""
+    return table_metrics(available_metrics(part.results), part.collection.name)
+
+
 def stamps(results: Sequence[Result]) -> tuple[str, ...]:
     """What every table and figure made of these cells must say."""
     notes = {result.record.collection.note for result in results if result.record.collection.note}
@@ -118,25 +123,25 @@ def accuracy_table(part: Part, metrics: Sequence[str] | None = None) -> Table:
         part: The collection, or the scenarios of it that are evaluated alike.
         metrics: A column each; those that reports show of what the cells have when ``None``.
     """
-    metrics = table_metrics(available_metrics(part.results)) if metrics is None else metrics
+    metrics = shown_metrics(part) if metrics is None else metrics
     rows = aggregate(part.results, metrics)
     marks = Marks()
     scales_differ = len({row.variant.train_scale for row in rows}) > 1
     same, best = compared(rows), best_values(part.collection, rows, metrics)
     fields = []
     for index, row in enumerate(rows):
-        label = _label(row, marks, scales_differ)
+        label = method_field(row, marks, scales_differ)
         coverage = Field(coverage_text(row, part.collection), _coverage_marks(row, len(rows), same[index], marks))
-        values = [_value(row, metric, best[metric][index], marks) for metric in metrics]
+        values = [value_field(row, metric, best[metric][index], marks) for metric in metrics]
         fields.append((label, coverage, *values))
     columns = (Column("Method"), Column("Coverage"), *_metric_columns(metrics))
-    notes = _notes(rows, fields, marks, stamps(part.results))
+    notes = table_notes(rows, fields, marks, stamps(part.results))
     return Table(f"{part.title}, mean over scenarios", columns, tuple(fields), notes)
 
 
 def scenario_table(part: Part) -> Table:
     """Each scenario of one collection apart, one row per scenario, method and configuration."""
-    metrics = table_metrics(available_metrics(part.results))
+    metrics = shown_metrics(part)
     marks = Marks()
     fields, all_rows = [], []
     scales_differ = len({result.variant.train_scale for result in part.results}) > 1
@@ -144,14 +149,14 @@ def scenario_table(part: Part) -> Table:
         rows = aggregate([result for result in part.results if result.record.scenario == scenario], metrics)
         same, best = compared(rows), best_values(part.collection, rows, metrics)
         for index, row in enumerate(rows):
-            label = _label(row, marks, scales_differ)
+            label = method_field(row, marks, scales_differ)
             seeds = Field(str(len(row.coverage)), _coverage_marks(row, len(rows), same[index], marks))
-            values = [_value(row, metric, best[metric][index], marks) for metric in metrics]
+            values = [value_field(row, metric, best[metric][index], marks) for metric in metrics]
             fields.append((Field(scenario), label, seeds, *values))
         all_rows += rows
     head = (Column("Scenario"), Column("Method"), Column("Seeds", numeric=True))
     columns = (*head, *_metric_columns(metrics))
-    notes = _notes(all_rows, fields, marks, stamps(part.results))
+    notes = table_notes(all_rows, fields, marks, stamps(part.results))
     return Table(f"{part.title}, each scenario", columns, tuple(fields), notes)
 
 
@@ -213,12 +218,13 @@ def best_values(collection: Collection, rows: Sequence[Row], metrics: Sequence[s
 
 
 def _metric_columns(metrics: Sequence[str]) -> tuple[Column, ...]:
-    halved = {metric.partition("/")[2] for metric in metrics if "/" in metric}
+    halved = {metric.partition("/")[2] for metric in metrics if metric.startswith(HALVES)}
     titles = [metric_title(metric, "mean" if metric in halved else "") for metric in metrics]
     return tuple(Column(title, numeric=True) for title in titles)
 
 
-def _label(row: Row, marks: Marks, scales_differ: bool) -> Field:
+def method_field(row: Row, marks: Marks, scales_differ: bool) -> Field:
+    """A row's method, with what its label must say."""
     scale = row.variant.train_scale
     scaled = (f"train scale {scale:g}",) if scales_differ and scale != 1 else ()
     return Field(row.variant.label, tuple(marks.of(note) for note in (*scaled, *row.variant.notes)))
@@ -233,7 +239,8 @@ def _coverage_marks(row: Row, rows: int, same: bool, marks: Marks) -> tuple[str,
     return (*other, *((marks.of("; ".join(notes)),) if notes else ()))
 
 
-def _value(row: Row, metric: str, best: bool, marks: Marks) -> Field:
+def value_field(row: Row, metric: str, best: bool, marks: Marks) -> Field:
+    """A row's mean of a metric, with the reason where it has none, or not everywhere."""
     mean = row.means[metric]
     if mean.coverage == row.coverage and mean.value is not None:
         return Field(mean_text(mean), (), best)
@@ -246,9 +253,10 @@ def _value(row: Row, metric: str, best: bool, marks: Marks) -> Field:
     return Field(mean_text(mean), (marks.of(reason),), best)
 
 
-def _notes(
+def table_notes(
     rows: Sequence[Row], fields: Sequence[tuple[Field, ...]], marks: Marks, stamped: Sequence[str]
 ) -> tuple[Note, ...]:
+    """What stands under a table: what all of it must say, the units, then the marks of its fields."""
     several_seeds = any(len({seed for _, seed in row.coverage}) > 1 for row in rows)
     units = "Percent; mean ± standard deviation over seeds." if several_seeds else "Percent."
     places = [place for row in fields for place in row]

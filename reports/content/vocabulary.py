@@ -2,6 +2,10 @@
 
 from collections.abc import Collection
 
+HALVES = ("structural/", "logical/")
+"""How metrics of a half of a saturated collection begin."""
+
+_VALUES = {"f1": "F1", "fpr": "FPR", "recall": "recall"}
 _TITLES = {
     "image_au_roc": "Image AU-ROC",
     "image_average_precision": "Image AP",
@@ -12,10 +16,18 @@ _TITLES = {
     "pixel_average_precision": "Pixel AP",
     "pixel_f1_max": "Pixel F1-max",
     "size_robustness": "Size robustness",
+    **{
+        f"{of}_{value}": f"{title} {_VALUES[value]}"
+        for of, title in (("image", "Image"), ("pixel", "Pixel"), ("any_pixel", "Any-pixel"))
+        for value in _VALUES
+    },
     **{f"au_pro_q{quartile}": f"AU-PRO Q{quartile}" for quartile in range(1, 5)},
 }
 
 _TABLE = ("image_au_roc", "image_average_precision", "au_pro@0.3", "au_pro@0.05", "pixel_average_precision")
+_LIGHT = ("regular/au_pro@0.05", "changed/au_pro@0.05")
+# What the owners of a collection evaluate, where that is more than what every table shows.
+_OF_COLLECTION = {"mvtec_ad_2": ("pixel_f1@mean+3sd", "any_pixel_f1@mean+3sd")}
 _PLOT = ("image_au_roc", "au_pro@0.3")
 
 
@@ -40,14 +52,20 @@ def is_saturated(available: Collection[str]) -> bool:
     return any("au_spro@" in metric for metric in available)
 
 
-def table_metrics(available: Collection[str]) -> tuple[str, ...]:
+def table_metrics(available: Collection[str], collection: str = "") -> tuple[str, ...]:
     """The metrics that accuracy tables show, of those that the records have; the first if they have none.
 
-    A saturated collection shows its structural and logical halves and then their mean.
+    A saturated collection shows its structural and logical halves and then their mean; one whose test images were
+    taken under several lights shows AU-PRO under the regular one and under the others.
+
+    Args:
+        available: What the records have.
+        collection: Short name of the collection.
     """
     if not is_saturated(available):
-        return tuple(metric for metric in _TABLE if metric in available) or _TABLE[:1]
-    parts = ("structural/", "logical/", "")
+        plain = (*_TABLE, *_LIGHT, *_OF_COLLECTION.get(collection, ()))
+        return tuple(metric for metric in plain if metric in available) or _TABLE[:1]
+    parts = (*HALVES, "")
     wanted = [part + metric for metric in ("image_au_roc", _saturated_metric(available)) for part in parts]
     return tuple(metric for metric in wanted if metric in available)
 

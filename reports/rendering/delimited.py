@@ -10,8 +10,9 @@ from reports.content.aggregate import Mean, Row, aggregate
 from reports.content.other_definitions import definitions_of
 from reports.content.selection import Result, Selection
 from reports.content.tables import available_metrics
+from reports.content.thresholds import f1_metrics
 from results.definition_values import DefinitionValue
-from results.record import Collection, Record
+from results.record import Collection, Record, Threshold
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -42,6 +43,20 @@ class _Mean(NamedTuple):
     @property
     def mean(self) -> Mean:
         return self.row.means[self.metric]
+
+
+class _Threshold(NamedTuple):
+    """One threshold of one cell, what it promises and what it does."""
+
+    result: Result
+    threshold: Threshold
+
+    @property
+    def record(self) -> Record:
+        return self.result.record
+
+    def metric(self, name: str | None) -> float | None:
+        return None if name is None else self.record.metrics.get(name)
 
 
 class _Definition(NamedTuple):
@@ -105,6 +120,8 @@ _CELLS: Columns[Result] = {
     "test_normal_images": lambda result: result.record.data.test_normal if result.record.data else None,
     "test_anomalous_images": lambda result: result.record.data.test_anomalous if result.record.data else None,
     "data_note": lambda result: result.record.data.note if result.record.data else None,
+    "data_notes": lambda result: "; ".join(result.record.data.notes) if result.record.data else None,
+    "bit_depth": lambda result: result.record.data.bit_depth if result.record.data else None,
     "decode_s": lambda result: result.record.timings.decode if result.record.timings else None,
     "fit_s": lambda result: result.record.timings.fit if result.record.timings else None,
     "maps_s": lambda result: result.record.timings.maps if result.record.timings else None,
@@ -118,6 +135,25 @@ _CELLS: Columns[Result] = {
     "command": lambda result: result.record.command,
     "fit_key": lambda result: result.record.fit_key,
     "key": lambda result: result.record.key,
+}
+
+_THRESHOLDS: Columns[_Threshold] = {
+    "method": lambda line: line.record.method,
+    "title": lambda line: line.result.variant.label,
+    "collection": lambda line: line.record.collection.name,
+    "scenario": lambda line: line.record.scenario,
+    "seed": lambda line: line.record.seed,
+    "level": lambda line: line.threshold.level,
+    "rule": lambda line: line.threshold.rule,
+    "threshold": lambda line: line.threshold.value,
+    "calibrated_on": lambda line: line.threshold.calibrated_on,
+    "calibration_images": lambda line: line.threshold.images,
+    "rate_of": lambda line: line.threshold.rate_of,
+    "declared_fpr": lambda line: line.threshold.declared_false_positive_rate,
+    "realised_fpr": lambda line: line.threshold.realised_false_positive_rate,
+    "image_f1": lambda line: line.metric(f1_metrics(line.threshold)[0]),
+    "pixel_f1": lambda line: line.metric(f1_metrics(line.threshold)[1]),
+    "key": lambda line: line.record.key,
 }
 
 _DEFINITIONS: Columns[_Definition] = {
@@ -165,6 +201,12 @@ def definitions_csv(selection: Selection) -> str | None:
     """
     lines = [_Definition(result, value) for result in selection.results for value in definitions_of(result)]
     return write_csv(_DEFINITIONS, lines) if lines else None
+
+
+def thresholds_csv(selection: Selection) -> str | None:
+    """Every threshold of every cell; ``None`` if no cell has any."""
+    lines = [_Threshold(result, threshold) for result in selection.results for threshold in result.record.thresholds]
+    return write_csv(_THRESHOLDS, lines) if lines else None
 
 
 def write_csv(columns: Columns[Line], lines: Iterable[Line]) -> str:

@@ -21,7 +21,7 @@ from bench.evaluation import evaluate_maps
 from bench.options import EvaluationOptions
 from metrics import UpsampledMaps
 from metrics.definitions import DEFINITIONS
-from results.arrays import read_examples, read_maps
+from results.arrays import read_examples, read_maps, read_normal_maps
 from results.definition_values import read_definitions
 from results.regions import read_regions
 from results.store import RunStore
@@ -44,6 +44,7 @@ def run(data_root: Path, environment: dict[str, str], tmp_path_factory: pytest.T
         out,
         "--keep-maps",
         "--keep-models",
+        "--hold-out",
     ]
     done = subprocess.run(
         [sys.executable, "-m", "bench", *map(str, command), "--data-root", str(data_root)],
@@ -82,9 +83,13 @@ def write_maps(run: Path, data_root: Path, folder: Path, save: Save) -> Path:
     store = RunStore(run)
     for record in store.records():
         if record.collection.name == "parts":
-            for name, array in read_maps(store.cell_directory(record)).items():
+            directory = store.cell_directory(record)
+            normal = read_normal_maps(directory)
+            assert normal is not None
+            for name, array in (read_maps(directory) | dict(normal.maps)).items():
                 size = image_size(data_root / "parts" / record.scenario / f"{name}.png")
-                path = folder / record.scenario / name
+                # Of training images those that are held out are the validation images.
+                path = folder / record.scenario / name.replace("train/", "validation/")
                 path.parent.mkdir(parents=True, exist_ok=True)
                 save(path, UpsampledMaps([array], [size])[0])
     return folder
@@ -161,7 +166,9 @@ def test_maps_from_elsewhere(bench: Command, run: Path, data_root: Path, tmp_pat
         assert record.data.train is None
         pixels = {k: v for k, v in record.metrics.items() if not k.startswith("image_")}
         reference = expected["parts", record.scenario]
+        assert pixels["pixel_f1@mean+3sd"] is not None
         assert pixels == pytest.approx({k: reference[k] for k in pixels}, abs=1e-6)
+        assert record.thresholds[-1].calibrated_on == "training images held out elsewhere"
         highest = max(image.score for image in record.images)
         files = (maps / record.scenario / "test").glob("*/*")
         if save is save_npy:

@@ -77,10 +77,10 @@ def test_a_kept_model_predicts_the_same_maps_bit_by_bit(
     folder = tmp_path / "run/cells/a"
     keep(folder, cell, fitted)
     pixels = decode_images([image.path for image in cell.scenario.test], (32, 32), cache).pixels
-    before = predict(fitted.detector, cell.scenario, pixels, lambda _: None, tf32=False)
+    before = predict(fitted.detector, cell.scenario.names, pixels, lambda _: None, tf32=False)
     for path in (folder, folder / MODEL_FILE, str(folder)):
         restored = load_detector(path)
-        again = predict(restored, cell.scenario, pixels, lambda _: None, tf32=False)
+        again = predict(restored, cell.scenario.names, pixels, lambda _: None, tf32=False)
         assert all((map_ == other).all() for map_, other in zip(before.maps, again.maps, strict=True))
         assert (before.scores == again.scores).all()
         assert restored.losses == fitted.facts.losses

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from bench.datasets.scenario import Scenario
 from bench.machine.devices import Slot
 from bench.machine.environment import environment, package_versions
 from bench.models import DESCRIPTION_FILE
-from bench.recording import failure_of, record_failure
+from bench.recording import data_of, failure_of, record_failure
 from methods.errors import WeightsError
 from results.record import Collection, Failure
 from results.regions import REGIONS_FILE
@@ -58,3 +59,8 @@ def test_an_environment_names_what_this_package_requires_and_what_a_method_adds(
     versions = environment(Slot(0, "cpu", 1), ("pytest",)).packages
     assert {"torch", "numba", "pillow", "timm", "pytest"} <= set(versions)
     assert not {"pytest", "mypy", "anomalib"} & set(package_versions())
+
+
+def test_what_became_of_files_is_recorded() -> None:
+    scenario = Scenario(Collection(name="parts", title="Parts"), "bolt", (), (), (), notes=("2 files left out",))
+    assert data_of(scenario, None, None).notes == ["2 files left out"]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from results.errors import ResultError
-from results.frames import images_frame, metrics_frame, regions_frame
+from results.frames import images_frame, metrics_frame, regions_frame, thresholds_frame
 from results.record import Failure, Record
 from results.regions import RegionResult, write_regions
 from results.store import RunStore
@@ -42,6 +42,16 @@ def test_a_row_per_image(run, record):
     assert len(frame) == 2 * len(record.images)
     assert frame["score"].tolist()[: len(record.images)] == [image.score for image in record.images]
     assert frame["anomalous"].dtype == bool
+    assert frame["condition"].tolist()[:2] == ["overexposed", "regular"]
+
+
+def test_a_row_per_threshold(run, record):
+    frame = thresholds_frame(run)
+    assert len(frame) == len(record.thresholds) == 1
+    row = frame.iloc[0]
+    assert (row["rule"], row["level"], row["value"]) == ("fpr0.05", "image", 0.5)
+    assert (row["declared_false_positive_rate"], row["realised_false_positive_rate"]) == (0.05, 0.0)
+    assert thresholds_frame().empty
 
 
 def test_a_row_per_region(run, record):

@@ -19,7 +19,6 @@ class PublishedImages:
         validation: How many normal validation images of its own.
         test_normal: How many normal test images.
         test_anomalous: How many anomalous test images.
-        private: How many images of test sets whose labels only their owner has.
         defects: Anomalous test images of each kind of defect.
         sizes: Heights and widths in pixels that occur; empty too where there are too many to list.
     """
@@ -28,7 +27,6 @@ class PublishedImages:
     validation: int | None = None
     test_normal: int | None = None
     test_anomalous: int | None = None
-    private: int | None = None
     defects: dict[str, int] = field(default_factory=dict, hash=False)
     sizes: tuple[tuple[int, int], ...] = ()
 
