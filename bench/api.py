@@ -14,15 +14,16 @@ from rich.console import Console
 
 from bench import evaluation
 from bench import run as running
+from bench.datasets import listing
 from bench.models import load_detector
-from bench.options import EvaluationOptions, RunOptions, SubmissionOptions, resolve
+from bench.options import EvaluationOptions, RunOptions, SubmissionOptions, default_data_root, resolve
 from bench.progress import make_display
 from bench.run_folder import locked
 from bench.submission import SubmittedScenario, prepare_submission, write_submission
 from methods.common.precision import Precision
 from results.record import Record
 
-__all__ = ["evaluate", "load_detector", "run", "submit"]
+__all__ = ["evaluate", "list_images", "load_detector", "run", "submit"]
 
 
 def run(
@@ -142,6 +143,29 @@ def evaluate(
     prepared = evaluation.prepare(options, _call("evaluate", given, evaluate), say)
     with locked(prepared.store.root):
         return list(evaluation.execute(prepared))
+
+
+def list_images(
+    rows: Sequence[Mapping[str, object]], collection: str, *, data_root: Path | str | None = None
+) -> list[str]:
+    """Make a collection of images that lie anywhere, by a table of them; no file is copied.
+
+    Args:
+        rows: Per image ``path``, ``split`` (``train``, ``validation``, ``test``) and ``label`` (``normal``,
+            ``anomalous``), and where it has them ``mask``, ``defect``, ``condition`` and ``scenario``. Relative paths
+            are relative to the working directory.
+        collection: What it is called from then on, as by :func:`run`; a table that an earlier call has written under
+            this name is replaced.
+        data_root: Folder of the collections; ``$BENCH_DATA``, else ``data``, when ``None``.
+
+    Returns:
+        The scenarios, as ``COLLECTION/SCENARIO``.
+
+    Raises:
+        BenchError: A row makes no sense, or the collection's folder holds other files.
+    """
+    root = default_data_root() if data_root is None else Path(data_root)
+    return [f"{collection}/{name}" for name in listing.list_images(rows, collection, root)]
 
 
 def submit(

@@ -15,7 +15,7 @@ import tifffile
 from cli_support import Command
 from rich.console import Console
 
-from bench.datasets.images import image_size
+from bench.datasets.pixels import image_size
 from bench.errors import UsageError
 from bench.evaluation import evaluate_maps
 from bench.options import EvaluationOptions

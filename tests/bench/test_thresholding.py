@@ -13,7 +13,7 @@ from bench.cell import CellResult, calibrate, held_out_images, run_cell, split
 from bench.cells import Cell
 from bench.conditions import evaluate_conditions
 from bench.datasets.cache import Cache
-from bench.datasets.images import image_size
+from bench.datasets.pixels import image_size
 from bench.errors import DataError
 from bench.given_calibration import calibration_files, digest_with, given_calibration
 from bench.machine.devices import Slot

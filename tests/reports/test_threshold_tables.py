@@ -162,4 +162,6 @@ def test_what_became_of_files_stands_with_the_data():
     data = record.data.model_copy(update={"notes": ["2 files of unknown kind left out"], "bit_depth": 12})
     selection = select([(record.model_copy(update={"data": data}), None)])
     described = {item.name: item.text for part in provenance(selection) for item in part.items}
-    assert described["MVTec AD, pill"].endswith("; 12 bits per channel; 2 files of unknown kind left out")
+    assert described["MVTec AD, pill"].endswith(
+        "; 12 bits per channel, of which the 8 highest are used; 2 files of unknown kind left out"
+    )

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
-from bench.datasets.catalogue.known import Archive, KnownCollection, MaskRule, PublishedImages, ValidationRule
+from bench.datasets.catalogue.known import Archive, KnownCollection, PublishedImages, ValidationRule
 from bench.datasets.catalogue.reading import read_catalogue
 from bench.datasets.scenario import TestImage
 from results.record import Collection
@@ -18,7 +18,6 @@ _OTHER = "_other"
 __all__ = [
     "Archive",
     "KnownCollection",
-    "MaskRule",
     "PublishedImages",
     "ValidationRule",
     "collection_of",

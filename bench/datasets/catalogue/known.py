@@ -3,10 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from bench.datasets.scenario import MaskRule
 from results.record import Collection
-
-MaskRule = Literal["decided", "nonzero", "half"]
-"""Which values of a mask mark a defect: decided over all masks of a scenario; all but 0; from half the range on."""
 
 ValidationRule = Literal["own", "held out"]
 """Normal images to calibrate on: the scenario's own, or a part of its training images."""
@@ -21,7 +19,6 @@ class PublishedImages:
         validation: How many normal validation images of its own.
         test_normal: How many normal test images.
         test_anomalous: How many anomalous test images.
-        private: How many images of test sets whose labels only their owner has.
         defects: Anomalous test images of each kind of defect.
         sizes: Heights and widths in pixels that occur; empty too where there are too many to list.
     """
@@ -30,7 +27,6 @@ class PublishedImages:
     validation: int | None = None
     test_normal: int | None = None
     test_anomalous: int | None = None
-    private: int | None = None
     defects: dict[str, int] = field(default_factory=dict, hash=False)
     sizes: tuple[tuple[int, int], ...] = ()
 

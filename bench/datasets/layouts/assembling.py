@@ -1,5 +1,6 @@
 """From the files that a layout has found to a scenario."""
 
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain
@@ -90,9 +91,9 @@ def as_test_image(
     """
     kind = GOOD if defect is None else defect
     return TestImage(
-        name=f"test/{kind}/{path.stem if stem is None else stem}",
+        name=unicodedata.normalize("NFC", f"test/{kind}/{path.stem if stem is None else stem}"),
         path=path,
-        defect=kind,
+        defect=unicodedata.normalize("NFC", kind),
         anomalous=defect is not None,
         masks=(mask,) if mask is not None and defect is not None else (),
         condition=condition,
