@@ -330,9 +330,9 @@ def test_maps_at_the_networks_resolution_are_upsampled_on_request(
     assert "1 of the map files, which belong to no test image" in done.stdout
     for record in RunStore(tmp_path / "out").records():
         expected = metrics_of(run)[record.collection.name, record.scenario]
-        assert {k: v for k, v in record.metrics.items() if "image" not in k} == {
-            k: v for k, v in expected.items() if "image" not in k
-        }
+        # Scores of images are the maxima of the maps here, and no thresholds are chosen: these maps are of test images.
+        kept = [name for name in expected if "image" not in name and "@mean" not in name and "@fpr" not in name]
+        assert {name: record.metrics[name] for name in kept} == {name: expected[name] for name in kept}
 
 
 @pytest.mark.parametrize(

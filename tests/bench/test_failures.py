@@ -73,7 +73,7 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     "mask_size": (shrink_mask, "has 20×20 pixels"),
     "mask_missing": (remove_mask, "no ground truth"),
     "empty": (empty, "no images"),
-    "one_image": (leave_one, "1 image in train/good"),
+    "one_image": (leave_one, "1 image to fit on"),
 }
 
 
