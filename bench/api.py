@@ -31,6 +31,7 @@ def run(
     datasets: Sequence[str] | str = "all",
     *,
     data_root: Path | str | None = None,
+    masks: Literal["nonzero", "half"] | None = None,
     seeds: Sequence[int] = (0,),
     out: Path | str | None = None,
     device: str = "auto",
@@ -56,6 +57,7 @@ def run(
         methods: Names of methods; ``bench methods`` lists them.
         datasets: ``all``, ``demo``, ``COLLECTION`` or ``COLLECTION/SCENARIO``.
         data_root: Folder of the collections; ``$BENCH_DATA``, else ``data``, when ``None``.
+        masks: Which values of a mask mark a defect, where it holds several labels: all but 0, or the upper half.
         seeds: One cell each per method and scenario.
         out: Run folder; when ``None`` the newest one under ``runs`` with the same cells, else a new one.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
@@ -105,6 +107,7 @@ def evaluate(
     seed: int = 0,
     datasets: Sequence[str] | str | None = None,
     data_root: Path | str | None = None,
+    masks: Literal["nonzero", "half"] | None = None,
     out: Path | str | None = None,
     upsample: bool = False,
     with_models: bool = False,
@@ -121,6 +124,7 @@ def evaluate(
         seed: Tells several trainings of one method apart.
         datasets: ``COLLECTION`` or ``COLLECTION/SCENARIO``; all that the maps are of when ``None``.
         data_root: Folder of the collections; ``$BENCH_DATA``, else ``data``, when ``None``.
+        masks: Which values of a mask mark a defect, where it holds several labels: all but 0, or the upper half.
         out: Run folder to write to; a new one under ``runs`` when ``None``.
         upsample: The maps are of the whole image at the network's resolution.
         with_models: Predict again with the models that a run kept, instead of reading its maps.

@@ -13,13 +13,14 @@ import torch
 from numpy.typing import NDArray
 
 from bench.cells import Cell
+from bench.datasets.bit_depth import bit_depth
 from bench.datasets.cache import Cache
 from bench.datasets.images import decode_images
 from bench.datasets.scenario import Scenario
 from bench.machine.devices import Slot
 from bench.models import FitFacts, load_detector, read_description
 from bench.protocol import PROTOCOL
-from bench.scoring import AnomalyMaps, Evaluation, check_ground_truth, evaluate
+from bench.scoring import AnomalyMaps, Evaluation, evaluate, read_and_check
 from bench.thresholding import NONE_HELD_OUT, Calibration, Uncalibrated
 from methods.common.precision import check_precision, set_precision
 from methods.common.seeding import reproducible
@@ -90,8 +91,10 @@ def run_cell(cell: Cell, slot: Slot, cache: Cache, report: Report, kept: Path | 
     scenario.check()
     with clock("decode"):
         report(Progress("decode", 0, 1))
-        test = decode_images([image.path for image in scenario.test], new_detector(cell).input_size, cache)
-        check_ground_truth(scenario, test.sizes)
+        bits = bit_depth(scenario)
+        paths = [image.path for image in scenario.test]
+        test = decode_images(paths, new_detector(cell).input_size, cache, bits=bits)
+        truth = read_and_check(scenario, test.sizes)
     fitted = fit(cell, slot, cache, report) if kept is None else restore(kept, slot)
     with clock("maps"):
         maps = kept_maps(kept, scenario) if kept is not None else None
@@ -100,7 +103,7 @@ def run_cell(cell: Cell, slot: Slot, cache: Cache, report: Report, kept: Path | 
         calibration = calibrate(fitted.detector, scenario, held_out, cache, report, tf32=cell.tf32)
     with clock("metrics"):
         report(Progress("metrics", 0, 1))
-        evaluation = evaluate(maps, scenario, test.sizes, slot.threads, calibration)
+        evaluation = evaluate(maps, truth, slot.threads, calibration)
     timings = Timings(
         decode=clock.seconds["decode"] + fitted.facts.decode_seconds,
         fit=fitted.facts.fit_seconds,
@@ -212,7 +215,7 @@ def calibrate(
     """
     if not images:
         return Uncalibrated(NONE_HELD_OUT)
-    decoded = decode_images(images, detector.input_size, cache)
+    decoded = decode_images(images, detector.input_size, cache, bits=bit_depth(scenario))
     names = [image_name(path) for path in images]
     maps = predict(detector, names, decoded.pixels, report, tf32=tf32)
     return Calibration(names, maps.maps, maps.scores, decoded.sizes, calibrated_on(scenario))
@@ -287,11 +290,14 @@ def training_images(
     scenario: Scenario, detector: Detector[Any], seed: int, cache: Cache, *, hold_out: bool = False
 ) -> tuple[ImageSet, ImageSet]:
     """The images to fit on and those held out: none for a method that does not calibrate on them, unless asked for."""
-    pixels = decode_images(scenario.train, detector.input_size, cache).pixels
+    bits = bit_depth(scenario)
+    pixels = decode_images(scenario.train, detector.input_size, cache, bits=bits).pixels
     if not detector.uses_validation and not hold_out:
         return ImageSet(pixels), ImageSet(pixels, [])
     if scenario.validation:
-        return ImageSet(pixels), ImageSet(decode_images(scenario.validation, detector.input_size, cache).pixels)
+        return ImageSet(pixels), ImageSet(
+            decode_images(scenario.validation, detector.input_size, cache, bits=bits).pixels
+        )
     train, validation = split(len(pixels), PROTOCOL.validation_fraction, seed)
     return ImageSet(pixels, train), ImageSet(pixels, validation)
 

@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from bench.datasets.cache import Cache, default_cache_directory
-from bench.datasets.images import image_size
+from bench.datasets.masks import GroundTruth
+from bench.datasets.pixels import image_size
 from bench.datasets.scenario import Scenario
 from bench.datasets.selection import select_scenarios
 from bench.errors import UsageError
@@ -28,14 +29,13 @@ from bench.map_origins import (
     KeptModelOrigin,
     LoadedMaps,
     MapOrigin,
-    Sizes,
 )
 from bench.models import has_model
 from bench.options import EvaluationOptions
 from bench.progress import outcome_line
 from bench.recording import data_of, failure_of, record_evaluation, record_failure
 from bench.run_folder import locked, new_folder
-from bench.scoring import Evaluation, check_ground_truth, evaluate, masks_of
+from bench.scoring import Evaluation, evaluate, masks_of, read_and_check
 from bench.summary import report_records
 from metrics import UpsampledMaps
 from metrics.definitions import evaluate_definitions
@@ -134,7 +134,7 @@ def _from_elsewhere(options: EvaluationOptions, cache: Cache, say: Say) -> Itera
     """The scenarios that a folder has maps of."""
     if not options.name:
         raise UsageError("--name is missing: what records and tables call the method that made these maps")
-    scenarios = select_scenarios(options.datasets or "all", options.data_root, cache)
+    scenarios = select_scenarios(options.datasets or "all", options.data_root, cache, options.masks)
     folders = {scenario.id: folders_of(scenario, options.maps) for scenario in scenarios}
     chosen = [(scenario, folders[scenario.id][0]) for scenario in scenarios if folders[scenario.id]]
     if not chosen:
@@ -191,7 +191,7 @@ def _kept_by_run(options: EvaluationOptions, cache: Cache) -> Iterator[MapOrigin
     for record in records:
         name, folder = _scenario_id(record), store.cell_directory(record)
         if name not in scenarios:
-            scenarios[name] = select_scenarios(name, options.data_root, cache)[0]
+            scenarios[name] = select_scenarios(name, options.data_root, cache, options.masks)[0]
         if options.with_models:
             slot = choose_slots(record.environment.device.partition(":")[0], 1)[0]
             # As many threads as in the cell: sums that are shared out otherwise differ in their last bits.
@@ -251,12 +251,12 @@ def _evaluate(origin: MapOrigin, definitions: bool) -> _Outcome:
     scenario = origin.scenario
     scenario.check_test()
     sizes = [image_size(image.path) for image in scenario.test]
-    check_ground_truth(scenario, sizes)
+    truth = read_and_check(scenario, sizes)
     loaded = origin.load(sizes)
-    evaluation = evaluate(loaded.maps, scenario, sizes, usable_cores(), loaded.calibration)
+    evaluation = evaluate(loaded.maps, truth, usable_cores(), loaded.calibration)
     # Where AU-PRO itself is undefined, or the metric is another one, there is nothing to compare.
     compared = definitions and _has_au_pro(evaluation.metrics.named())
-    return _Outcome(loaded, evaluation, _definition_values(evaluation, sizes) if compared else [])
+    return _Outcome(loaded, evaluation, _definition_values(evaluation, truth) if compared else [])
 
 
 def _has_au_pro(metrics: dict[str, float | None]) -> bool:
@@ -278,10 +278,10 @@ def _key(origin: MapOrigin, source: MapsSource | None) -> str:
     return hashlib.sha256(f"failed {maps} {origin.scenario.id}".encode()).hexdigest()
 
 
-def _definition_values(evaluation: Evaluation, sizes: Sizes) -> list[DefinitionValue]:
-    scenario = evaluation.scenario
-    maps = UpsampledMaps(evaluation.maps.maps, list(sizes))
-    values = evaluate_definitions(maps, masks_of(scenario, sizes), names=scenario.names, threads=usable_cores())
+def _definition_values(evaluation: Evaluation, truth: GroundTruth) -> list[DefinitionValue]:
+    maps = UpsampledMaps(evaluation.maps.maps, list(truth.sizes))
+    names = evaluation.scenario.names
+    values = evaluate_definitions(maps, masks_of(truth), names=names, threads=usable_cores())
     return [
         DefinitionValue(
             name=value.definition.name,

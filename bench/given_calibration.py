@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.datasets.cache import Cache, usable_cores
-from bench.datasets.images import image_size
+from bench.datasets.pixels import image_size
 from bench.datasets.scenario import Scenario
 from bench.errors import DataError
 from bench.given_maps import SUFFIXES, read_map

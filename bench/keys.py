@@ -91,6 +91,7 @@ def score_key(fitted: str, scenario: Scenario) -> str:
         fitted=fitted,
         scenario=scenario.id,
         data=_fingerprint(scenario, "test_fingerprint"),
+        masks=scenario.mask_rule,
         protocol=PROTOCOL.hash,
         code=source_digest(*score_roots(scenario)),
         packages=installed(*SCORING_PACKAGES),

@@ -12,8 +12,10 @@ import torch
 from numpy.typing import NDArray
 
 from bench.cell import calibrate, calibrated_on, held_out_images, image_name, predict
+from bench.datasets.bit_depth import bit_depth
 from bench.datasets.cache import Cache
-from bench.datasets.images import decode_images, image_size
+from bench.datasets.images import decode_images
+from bench.datasets.pixels import image_size
 from bench.datasets.scenario import Scenario
 from bench.errors import DataError
 from bench.given_calibration import calibration_files, digest_with, given_calibration
@@ -218,7 +220,8 @@ class KeptModelOrigin:
             raise DataError(f"the model in {self.directory} is not the one that its record speaks of")
         _check_files(self.scenario, self.record, "model", self.directory)
         detector = load_detector(self.directory, self.slot.device)
-        images = decode_images([image.path for image in self.scenario.test], detector.input_size, self.cache)
+        paths = [image.path for image in self.scenario.test]
+        images = decode_images(paths, detector.input_size, self.cache, bits=bit_depth(self.scenario))
         held_out = self.record.data.validation if self.record.data else 0
         normal = held_out_images(self.scenario, held_out or 0, self.record.seed)
         tf32 = self.record.tf32

@@ -103,6 +103,7 @@ def default_data_root() -> Path:
 Folder = Annotated[Path, Parsed(_expanded)]
 DataRoot = Annotated[Folder, Flag(default="$BENCH_DATA, else ./data")]
 WeightsDir = Annotated[Folder, Flag(default="weights under $BENCH_CACHE, else under ~/.cache/anomaly-bench")]
+Masks = Annotated[Literal["nonzero", "half"] | None, Flag(default="what the collection's owners say, else decided")]
 Device = Annotated[str, Limits(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
 
 
@@ -114,6 +115,7 @@ class RunOptions:
         methods: Methods, comma separated; bench methods lists them.
         datasets: all, demo, COLLECTION or COLLECTION/SCENARIO, comma separated.
         data_root: Folder of the collections.
+        masks: nonzero or half: which values of a mask mark a defect, where it holds several labels.
         seeds: Such as 0,1,2.
         out: Run folder; what is already done in it is kept.
         device: auto, cpu, cuda or cuda:N.
@@ -139,6 +141,7 @@ class RunOptions:
     methods: Annotated[tuple[str, ...], Limits(min_length=1), Parsed(_listed), Flag(completions="methods")]
     datasets: Annotated[str, Parsed(_joined), Flag(completions="datasets")] = "all"
     data_root: DataRoot = field(default_factory=default_data_root)
+    masks: Masks = None
     seeds: Annotated[tuple[Annotated[int, Limits(ge=0)], ...], Limits(min_length=1), Parsed(_listed)] = (0,)
     out: Annotated[
         Folder | None, Flag(default="the newest folder under runs/ with the same cells, else runs/<UTC time>")
@@ -179,6 +182,7 @@ class EvaluationOptions:
         seed: Tells several trainings of one method apart.
         datasets: COLLECTION or COLLECTION/SCENARIO, comma separated.
         data_root: Folder of the collections.
+        masks: nonzero or half: which values of a mask mark a defect, where it holds several labels.
         out: Run folder.
         upsample: The maps are of the whole image at the network's resolution.
         with_models: Predict again with the models that a run kept, instead of reading its maps.
@@ -193,6 +197,7 @@ class EvaluationOptions:
         str | None, Parsed(_joined), Flag(default="all that the maps are of", completions="datasets")
     ] = None
     data_root: DataRoot = field(default_factory=default_data_root)
+    masks: Masks = None
     out: Annotated[Folder | None, Flag(default="runs/<UTC time>")] = None
     upsample: bool = False
     with_models: bool = False

@@ -65,7 +65,7 @@ def make_plan(options: RunOptions, cache: Cache) -> Plan:
             )
     device = device_kind(options.device)
     check_precision(options.precision, torch.device(device), forced=options.force)
-    scenarios = select_scenarios(options.datasets, options.data_root, cache)
+    scenarios = select_scenarios(options.datasets, options.data_root, cache, options.masks)
     photographs = find_photographs(options, cache)
     demo_only = all(scenario.collection.name == "demo" for scenario in scenarios)
     entrants = [_entrant(name, method, options, photographs, demo_only) for name, method in methods.items()]

@@ -1,12 +1,13 @@
 """Every record: of a cell that worked, failed or was evaluated; and the one rule by which an exception is a failure."""
 
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 from bench.cell import CellResult
 from bench.cells import Cell
+from bench.datasets.inspection import inspect
 from bench.datasets.scenario import Scenario
 from bench.errors import user_errors
 from bench.machine.devices import Slot
@@ -177,15 +178,24 @@ def record_failure(store: RunStore, fields: Fields, failure: Failure) -> Record:
 def data_of(scenario: Scenario, train: int | None, validation: int | None) -> Data:
     """The scenario's images as a record describes them, with how many a method was fitted and calibrated on."""
     anomalous = sum(image.anomalous for image in scenario.test)
+    inspection = inspect(scenario)
     return Data(
         fingerprint=scenario.fingerprint,
         train=train,
         validation=validation,
         test_normal=len(scenario.test) - anomalous,
         test_anomalous=anomalous,
-        note=scenario.note,
-        notes=list(scenario.notes),
+        note="; ".join(filter(None, (scenario.note, inspection.warning))) or None,
+        notes=[*scenario.notes, *_masks_chosen(scenario), *inspection.notes],
+        bit_depth=inspection.bits,
     )
+
+
+def _masks_chosen(scenario: Scenario) -> Iterator[str]:
+    """What is to be said of the masks, where their meaning was given and not decided from their values."""
+    if scenario.pixel_labels and not scenario.saturated and scenario.mask_rule != "decided":
+        marking = "every value but 0" if scenario.mask_rule == "nonzero" else "values from half the range on"
+        yield f"in masks {marking} mark a defect"
 
 
 def _description(cell: Cell, result: CellResult) -> ModelDescription:

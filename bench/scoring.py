@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.conditions import evaluate_conditions
+from bench.datasets.bit_depth import bit_depth
 from bench.datasets.cache import Cache
 from bench.datasets.images import decode_images
-from bench.datasets.masks import read_defects, read_mask
+from bench.datasets.masks import GroundTruth, read_ground_truth
 from bench.datasets.scenario import Scenario, TestImage
 from bench.errors import DataError
 from bench.protocol import PROTOCOL
@@ -38,6 +39,7 @@ from metrics import (
     evaluate_loco,
     evaluate_loco_images,
     evaluate_pixels,
+    undefined_pixels,
 )
 from results.arrays import Example, choose_examples, make_example
 from results.record import ImageResult
@@ -121,7 +123,7 @@ class Evaluation:
         return {**self.metrics.undefined, **self.thresholded.metrics.undefined, **self.conditions.undefined}
 
 
-def check_ground_truth(scenario: Scenario, sizes: Sequence[tuple[int, int]]) -> None:
+def read_and_check(scenario: Scenario, sizes: Sequence[tuple[int, int]]) -> GroundTruth:
     """Read every mask once, before a training of hours rather than after it.
 
     Args:
@@ -129,20 +131,17 @@ def check_ground_truth(scenario: Scenario, sizes: Sequence[tuple[int, int]]) -> 
         sizes: Height and width of each test image on disk.
 
     Raises:
-        DataError: One is missing, damaged or of another size than its image.
+        DataError: One is missing, damaged or of another size than its image, or what their values mean is not clear.
     """
-    for image, size in zip(scenario.test, sizes, strict=True):
-        if scenario.saturated:
+    if scenario.saturated:
+        for image in scenario.test:
             _kind(image)
-            read_defects(image, size)
-        else:
-            read_mask(image, size)
+    return read_ground_truth(scenario, sizes)
 
 
 def evaluate(
     maps: AnomalyMaps,
-    scenario: Scenario,
-    sizes: Sequence[tuple[int, int]],
+    truth: GroundTruth,
     threads: int,
     calibration: Calibration | Uncalibrated,
 ) -> Evaluation:
@@ -150,8 +149,7 @@ def evaluate(
 
     Args:
         maps: In the order of the scenario's test images.
-        scenario: The images and their ground truth.
-        sizes: Height and width of each test image on disk.
+        truth: The scenario's ground truth, read once.
         threads: Images processed at a time.
         calibration: Normal images that thresholds are chosen on, or why there are none.
 
@@ -159,22 +157,22 @@ def evaluate(
         DataError: An image or a mask is missing, damaged or of another size.
         MetricError: The maps allow no evaluation.
     """
-    metrics = score(maps, scenario, sizes, threads)
+    scenario = truth.scenario
+    metrics = score(maps, truth, threads)
     images = [
         ImageResult(
             name=image.name, defect=image.defect, anomalous=image.anomalous, score=value, condition=image.condition
         )
         for image, value in zip(scenario.test, maps.scores.tolist(), strict=True)
     ]
-    examples = _examples(scenario, images, sizes, maps.maps)
-    thresholded, conditions = score_further(maps, scenario, sizes, threads, calibration)
+    examples = _examples(truth, images, maps.maps)
+    thresholded, conditions = score_further(maps, truth, threads, calibration)
     return Evaluation(scenario, maps, metrics, images, examples, calibration, thresholded, conditions)
 
 
 def score_further(
     maps: AnomalyMaps,
-    scenario: Scenario,
-    sizes: Sequence[tuple[int, int]],
+    truth: GroundTruth,
     threads: int,
     calibration: Calibration | Uncalibrated,
 ) -> tuple[Thresholded, Values]:
@@ -182,12 +180,13 @@ def score_further(
 
     Arguments and errors are those of :func:`evaluate`.
     """
+    scenario = truth.scenario
     images, names = scenario.test, scenario.names
     anomalous = [image.anomalous for image in images]
-    upsampled = UpsampledMaps(maps.maps, list(sizes))
+    upsampled = UpsampledMaps(maps.maps, list(truth.sizes))
     halved = scenario.saturated
     no_masks = PART_IS_ENOUGH if halved else "" if scenario.pixel_labels else NO_PIXEL_LABELS
-    masks = None if no_masks else masks_of(scenario, sizes)
+    masks = None if no_masks else masks_of(truth)
     test = TestMaps(
         names=names,
         maps=upsampled,
@@ -203,53 +202,49 @@ def score_further(
     return apply_rules(calibration, test), conditions
 
 
-def score(maps: AnomalyMaps, scenario: Scenario, sizes: Sequence[tuple[int, int]], threads: int) -> ScenarioMetrics:
+def score(maps: AnomalyMaps, truth: GroundTruth, threads: int) -> ScenarioMetrics:
     """Compute every metric of the vocabulary that applies, under the protocol.
 
     Maps are upsampled and ground truth is read image by image: full-resolution maps never lie in memory together.
     Arguments and errors are those of :func:`evaluate`.
     """
-    upsampled = UpsampledMaps(maps.maps, list(sizes))
+    scenario = truth.scenario
+    upsampled = UpsampledMaps(maps.maps, list(truth.sizes))
     if scenario.saturated:
-        return _score_halves(upsampled, maps.scores, scenario, sizes, threads)
+        return _score_halves(upsampled, maps.scores, truth, threads)
     images, names = scenario.test, scenario.names
-    localisation = evaluate_pixels(
-        upsampled,
-        masks_of(scenario, sizes),
-        PROTOCOL.fpr_limits,
-        quartile_limits=(PROTOCOL.quartile_fpr_limit,),
-        names=names,
-        threads=threads,
-    )
+    limits, quartile_limits = PROTOCOL.fpr_limits, (PROTOCOL.quartile_fpr_limit,)
+    if scenario.pixel_labels or not any(image.anomalous for image in images):
+        localisation = evaluate_pixels(
+            upsampled, masks_of(truth), limits, quartile_limits=quartile_limits, names=names, threads=threads
+        )
+    else:
+        localisation = undefined_pixels(NO_PIXEL_LABELS, limits, quartile_limits)
     detection = evaluate_images(maps.scores, [image.anomalous for image in images], names=names)
     notes = tuple(_nothing_marked(names[index]) for index in localisation.empty_masks)
     return ScenarioMetrics(localisation, detection, notes, _regions(localisation.regions, scenario))
 
 
 def _score_halves(
-    maps: UpsampledMaps,
-    scores: NDArray[np.float64],
-    scenario: Scenario,
-    sizes: Sequence[tuple[int, int]],
-    threads: int,
+    maps: UpsampledMaps, scores: NDArray[np.float64], truth: GroundTruth, threads: int
 ) -> ScenarioMetrics:
     """Score structural and logical anomalies apart, each with all normal images, and average."""
+    scenario = truth.scenario
     images = scenario.test
-    defects = OnDemand(len(images), lambda index: read_defects(images[index], sizes[index]))
+    defects = OnDemand(len(images), truth.defects if scenario.pixel_labels else lambda _: [])
     kinds, names = [_kind(image) for image in images], scenario.names
     localisation = evaluate_loco(maps, defects, kinds, PROTOCOL.fpr_limits, names=names, threads=threads)
     detection = evaluate_loco_images(scores, kinds, names=names)
     halves = (localisation.structural.regions, localisation.logical.regions)
     marked = {index for half in halves for index in half.image.tolist()}
-    empty = [image.name for index, image in enumerate(images) if image.anomalous and index not in marked]
+    empty = [image.name for index, image in enumerate(images) if image.masks and index not in marked]
     regions = tuple(region for half in halves for region in _regions(half, scenario))
     return ScenarioMetrics(localisation, detection, (*map(_nothing_marked, empty), *localisation.notes), regions)
 
 
-def masks_of(scenario: Scenario, sizes: Sequence[tuple[int, int]]) -> "OnDemand[NDArray[np.bool_] | None]":
+def masks_of(truth: GroundTruth) -> "OnDemand[NDArray[np.bool_] | None]":
     """The defect pixels of each test image, read when they are asked for; ``None`` for a normal one."""
-    images = scenario.test
-    return OnDemand(len(images), lambda index: read_mask(images[index], sizes[index]))
+    return OnDemand(len(truth.sizes), truth.mask)
 
 
 def _regions(regions: Regions, scenario: Scenario) -> tuple[RegionResult, ...]:
@@ -288,21 +283,17 @@ def _nothing_marked(name: str) -> str:
     return f"{name}: anomalous, but its ground truth marks no pixel"
 
 
-def _examples(
-    scenario: Scenario,
-    images: list[ImageResult],
-    sizes: Sequence[tuple[int, int]],
-    maps: Sequence[NDArray[Any]],
-) -> list[Example]:
+def _examples(truth: GroundTruth, images: list[ImageResult], maps: Sequence[NDArray[Any]]) -> list[Example]:
     """Some test images for the report's figure, with ground truth and map."""
+    scenario = truth.scenario
     places = {image.name: index for index, image in enumerate(scenario.test)}
     examples = []
     for name in choose_examples(images):
         index = places[name]
-        image, size = scenario.test[index], sizes[index]
+        image, size = scenario.test[index], truth.sizes[index]
         # From the original file: the images that the method saw have lost their aspect ratio.
-        pixels = decode_images([image.path], size, Cache(Path(), enabled=False)).pixels[0]
-        mask = read_mask(image, size)
+        pixels = decode_images([image.path], size, Cache(Path(), enabled=False), bits=bit_depth(scenario)).pixels[0]
+        mask = truth.mask(index) if image.masks else None
         examples.append(
             make_example(
                 name,

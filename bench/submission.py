@@ -22,8 +22,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bench.cell import predict
+from bench.datasets.bit_depth import bit_depth
 from bench.datasets.cache import Cache, default_cache_directory
-from bench.datasets.images import decode_images, image_size
+from bench.datasets.images import decode_images
+from bench.datasets.pixels import image_size
 from bench.datasets.scenario import Scenario, TestImage
 from bench.datasets.selection import select_scenarios
 from bench.errors import DataError, UsageError
@@ -308,7 +310,9 @@ def _check_space(out: Path, cells: Sequence[SubmittedCell]) -> None:
 def _write_scenario(cell: SubmittedCell, folder: Path, prepared: PreparedSubmission) -> SubmittedScenario:
     images = cell.scenario.unlabelled
     detector = load_detector(cell.directory, prepared.device)
-    decoded = decode_images([image.path for image in images], detector.input_size, prepared.cache)
+    decoded = decode_images(
+        [image.path for image in images], detector.input_size, prepared.cache, bits=bit_depth(cell.scenario)
+    )
     names = [image.name for image in images]
     maps = predict(detector, names, decoded.pixels, lambda _: None, tf32=cell.record.tf32).maps
     factor = scale(maps)

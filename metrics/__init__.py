@@ -23,7 +23,7 @@ from metrics.operating import (
     operating_points,
 )
 from metrics.paired import compare_images, compare_pixels, compare_regions, image_p_value, region_p_value
-from metrics.pixels import PixelMetrics, evaluate_pixels
+from metrics.pixels import PixelMetrics, evaluate_pixels, undefined_pixels
 from metrics.saturated import (
     Defect,
     SaturatedMetrics,
@@ -82,5 +82,6 @@ __all__ = [
     "operating_points",
     "region_p_value",
     "saturation_pixels",
+    "undefined_pixels",
     "warm_up",
 ]

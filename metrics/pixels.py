@@ -170,18 +170,40 @@ def _curves(ranked: RankedDefects, limits: tuple[float, ...], points: int) -> Cu
     )
 
 
-def _undefined(limits: tuple[float, ...], quartile_limits: tuple[float, ...], ranked: RankedDefects) -> PixelMetrics:
-    nothing = dict.fromkeys(limits, NAN)
-    empty = dict.fromkeys(limits, np.full(ranked.pixels.area.size, NAN))
+def undefined_pixels(
+    reason: str, fpr_limits: tuple[float, ...] = (0.05, 0.3, 1.0), quartile_limits: tuple[float, ...] | None = None
+) -> PixelMetrics:
+    """The metrics of maps that there is no ground truth for: none has a value.
+
+    Args:
+        reason: Why.
+        fpr_limits: as for ``evaluate_pixels``.
+        quartile_limits: as for ``evaluate_pixels``.
+    """
+    nothing = dict.fromkeys(fpr_limits, NAN)
+    none = np.zeros(0, np.intp)
+    empty = dict.fromkeys(fpr_limits, np.zeros(0))
+    undefined = Quartiles((NAN,) * 4, (NAN,) * 4, NAN)
     metrics = PixelMetrics(
         au_pro=nothing,
         au_roc=nothing,
         average_precision=NAN,
         f1_max=NAN,
-        quartiles=dict.fromkeys(quartile_limits, Quartiles((NAN,) * 4, (NAN,) * 4, NAN)),
+        quartiles=dict.fromkeys(fpr_limits if quartile_limits is None else quartile_limits, undefined),
+        regions=Regions(none, none, empty, empty),
+        normal_pixels=0,
+        defect_pixels=0,
+    )
+    return replace(metrics, undefined=dict.fromkeys(metrics.named(), reason))
+
+
+def _undefined(limits: tuple[float, ...], quartile_limits: tuple[float, ...], ranked: RankedDefects) -> PixelMetrics:
+    metrics = undefined_pixels(ranked.undefined_reason, limits, quartile_limits)
+    empty = dict.fromkeys(limits, np.full(ranked.pixels.area.size, NAN))
+    return replace(
+        metrics,
         regions=Regions(ranked.pixels.image, ranked.pixels.area, empty, empty),
         normal_pixels=ranked.ranking.normals,
         defect_pixels=ranked.pixels.scores.size,
         empty_masks=ranked.pixels.empty_masks,
     )
-    return replace(metrics, undefined=dict.fromkeys(metrics.named(), ranked.undefined_reason))

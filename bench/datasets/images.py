@@ -1,21 +1,14 @@
-"""Decoding: images to tensors, once per set and size.
-
-Pixels are taken as they are stored: an EXIF orientation is ignored, in images and in masks alike, because masks are
-drawn on the stored pixels and carry no orientation of their own. Of 16-bit images the upper 8 bits are kept, an alpha
-channel is dropped, gray becomes RGB with three equal channels.
-"""
+"""Decoding: images to tensors, once per set and size; what a pixel is, :mod:`bench.datasets.pixels` says."""
 
 import hashlib
 import json
 import logging
-import struct
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import PIL
@@ -25,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bench.datasets.cache import Cache, replace_atomically, usable_cores
+from bench.datasets.pixels import eight_bit, read_image, size_of
 from bench.errors import DataError
 
 _log = logging.getLogger(__name__)
@@ -32,7 +26,6 @@ _log = logging.getLogger(__name__)
 _CHUNK = 64
 """Images decoded ahead of the one being written: bounds the memory."""
 
-_Value = TypeVar("_Value")
 _Decoded = Iterator[tuple[NDArray[np.uint8], tuple[int, int]]]
 """Pixels (3, H, W) and original height and width, image by image."""
 
@@ -44,7 +37,7 @@ class DecodedImages:
     Attributes:
         pixels: uint8 tensor (N, 3, H, W), values 0-255, RGB. It may be a private view of a file: writing to it
             changes nothing but this tensor, and no path can be reached from it.
-        sizes: Height and width in pixels that each image had on disk.
+        sizes: Height and width in pixels of each image on disk, upright.
     """
 
     pixels: torch.Tensor
@@ -52,7 +45,12 @@ class DecodedImages:
 
 
 def decode_images(
-    paths: Sequence[Path], size: tuple[int, int], cache: Cache, *, center_crop: tuple[int, int] | None = None
+    paths: Sequence[Path],
+    size: tuple[int, int],
+    cache: Cache,
+    *,
+    bits: int | None = None,
+    center_crop: tuple[int, int] | None = None,
 ) -> DecodedImages:
     """Decode images and resize each, as a whole, to one size: bilinear and antialiased, aspect ratio not kept.
 
@@ -61,9 +59,10 @@ def decode_images(
     memory and a warning is logged.
 
     Args:
-        paths: Image files: gray or RGB, 8 or 16 bit; PNG, JPEG, TIFF or BMP.
+        paths: Image files in any format that Pillow reads, gray or RGB, 8 or 16 bits per channel.
         size: Height and width in pixels.
         cache: Where decoded images are kept.
+        bits: How many bits are in use where a channel is stored with 16; all of them when ``None``.
         center_crop: Height and width kept of the centre after resizing; everything when ``None``.
 
     Raises:
@@ -72,10 +71,11 @@ def decode_images(
     if not paths:
         raise DataError("there are no images to decode")
     shape = (len(paths), 3, *(center_crop or size))
-    decoded = partial(_decoded, paths, size, center_crop)
+    bits = bits or 16
+    decoded = partial(_decoded, paths, size, bits, center_crop)
     if not cache.enabled:
         return _in_memory(decoded(), shape)
-    recipe = [1, PIL.__version__, size, center_crop, cache.digests(paths)]
+    recipe = [2, PIL.__version__, size, bits, center_crop, cache.digests(paths)]
     entry = cache.directory / "decoded" / hashlib.sha256(json.dumps(recipe).encode()).hexdigest()
     found = _load(entry, shape)
     if found is not None:
@@ -95,37 +95,14 @@ def decode_images(
     return _in_memory(decoded(), shape)
 
 
-def image_size(path: Path) -> tuple[int, int]:
-    """Height and width in pixels, read from the file's header.
-
-    Raises:
-        DataError: The file is missing or not an image.
-    """
-    return read_image(path, lambda image: (image.height, image.width))
-
-
-def read_image(path: Path, take: Callable[[Image.Image], _Value]) -> _Value:
-    """Open an image and take something of it.
-
-    Raises:
-        DataError: The file is missing, damaged or of an unknown format.
-    """
-    try:
-        with Image.open(path) as image:
-            return take(image)
-    except FileNotFoundError as error:
-        raise DataError(f"cannot read {path}: no such file") from error
-    except (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError) as error:
-        raise DataError(f"cannot read {path}: {error}. Restore the file or remove it from the scenario.") from error
-
-
 def _decode(
-    path: Path, size: tuple[int, int], crop: tuple[int, int] | None
+    path: Path, size: tuple[int, int], bits: int, crop: tuple[int, int] | None
 ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
     def resized(image: Image.Image) -> tuple[Image.Image, tuple[int, int]]:
-        original = (image.height, image.width)
+        original = size_of(image)
         # gray images are resized as such, a third of the work, and become RGB afterwards
-        return _eight_bit(image).resize((size[1], size[0]), Image.Resampling.BILINEAR).convert("RGB"), original
+        small = eight_bit(image, bits).resize((size[1], size[0]), Image.Resampling.BILINEAR)
+        return small.convert("RGB"), original
 
     image, original = read_image(path, resized)
     if crop is not None:
@@ -134,17 +111,9 @@ def _decode(
     return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1)), original
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.mode in ("I", "F"):
-        raise ValueError(f"unsupported pixel type {image.mode}, expected 8 or 16 bit integers")
-    return image if image.mode == "L" else image.convert("RGB")
-
-
-def _decoded(paths: Sequence[Path], size: tuple[int, int], crop: tuple[int, int] | None) -> _Decoded:
+def _decoded(paths: Sequence[Path], size: tuple[int, int], bits: int, crop: tuple[int, int] | None) -> _Decoded:
     """Decode in parallel (Pillow releases the interpreter lock), in order, not far ahead of the consumer."""
-    decode = partial(_decode, size=size, crop=crop)
+    decode = partial(_decode, size=size, bits=bits, crop=crop)
     with ThreadPoolExecutor(usable_cores()) as pool:
         for start in range(0, len(paths), _CHUNK):
             yield from pool.map(decode, paths[start : start + _CHUNK])

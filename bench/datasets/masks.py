@@ -1,82 +1,147 @@
-"""Ground truth: masks and saturated defects at their image's original size, never resized."""
+"""Ground truth: masks and saturated defects at their image's original size, never resized.
+
+What a mask's values mean is decided over all masks of a scenario, never guessed from one:
+
+- 0 and one other value, whatever it is: that value marks the defects;
+- gray from black to white, with values between from soft edges or from JPEG: the upper half marks them;
+- several labels, as class numbers or colours: refused, unless a rule says which of them mark defects.
+"""
 
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from bench.datasets.images import read_image
-from bench.datasets.scenario import TestImage, expected_mask
+from bench.datasets.cache import usable_cores
+from bench.datasets.mask_values import FULL, Levels, MaskValues, listed_values, read_levels, values_of
+from bench.datasets.pixels import read_image
+from bench.datasets.scenario import Scenario, TestImage, expected_mask
 from bench.errors import DataError
 from metrics import Defect, saturation_pixels
 
 
-def read_mask(image: TestImage, size: tuple[int, int]) -> NDArray[np.bool_] | None:
-    """Read the defect pixels of a test image, never resized.
+@dataclass(frozen=True, eq=False)
+class GroundTruth:
+    """The ground truth of a scenario's test images, all of it read and checked once.
 
-    A pixel is defective from half the range of the file's type on (128 of 255); where no value exceeds 1, from 1 on.
-    In LOCO form every pixel of any region is.
+    Attributes:
+        scenario: Whose test images.
+        sizes: Height and width of each on disk.
+        half: Whether a mask marks defects from half the range on; else by any value but 0.
+    """
+
+    scenario: Scenario
+    sizes: Sequence[tuple[int, int]]
+    half: bool = field(default=False)
+
+    def mask(self, index: int) -> NDArray[np.bool_] | None:
+        """Read the defect pixels of a test image.
+
+        Returns:
+            bool array of the image's size; ``None`` for a normal image. It may be empty on an anomalous one.
+
+        Raises:
+            DataError: The mask is missing, damaged or of another size.
+        """
+        image, size = self.scenario.test[index], self.sizes[index]
+        if not image.anomalous:
+            return None
+        mask = np.zeros(size, dtype=np.bool_)
+        for path in _masks_of(image):
+            levels = _read(path, image, size)
+            mask |= levels.upper_half if self.half else levels.nonzero
+        return mask
+
+    def defects(self, index: int) -> list[Defect]:
+        """Read the defect regions of a test image in LOCO form; they may overlap.
+
+        Saturations are as declared: one of no pixel, or of more than the region has, is for the evaluation to correct
+        and to report.
+
+        Returns:
+            One defect per ground truth file that marks any pixel; empty for a normal image.
+
+        Raises:
+            DataError: The ground truth of an anomalous image is missing, damaged or of another size, or its pixel
+                value is not in ``defects_config.json``.
+        """
+        image, size = self.scenario.test[index], self.sizes[index]
+        if not image.anomalous:
+            return []
+        if image.saturation is None:
+            raise ValueError(f"{image.name} has no saturation thresholds: its ground truth is one mask")
+        rules = _saturation_rules(image.saturation)
+        return [defect for path in _masks_of(image) if (defect := _defect(path, image, size, rules)) is not None]
+
+
+def read_ground_truth(scenario: Scenario, sizes: Sequence[tuple[int, int]]) -> GroundTruth:
+    """Read every mask of a scenario once, before a training of hours rather than after it, and decide what it means.
 
     Args:
-        image: The test image.
-        size: Height and width of the image on disk.
-
-    Returns:
-        bool array of shape ``size``; ``None`` for a normal image. It may be empty on an anomalous one.
+        scenario: Whose test images' masks to read.
+        sizes: Height and width of each test image on disk, upright.
 
     Raises:
-        DataError: The mask of an anomalous image is missing, damaged or of another size.
+        DataError: A mask is missing, damaged or of another size than its image, or masks hold several labels.
     """
-    if not image.anomalous:
+    truth = GroundTruth(scenario, tuple(sizes), half=scenario.mask_rule == "half")
+    if not scenario.pixel_labels:
+        return truth
+    if scenario.saturated:
+        with ThreadPoolExecutor(usable_cores()) as pool:
+            list(pool.map(truth.defects, range(len(scenario.test))))
+        return truth
+    files = [
+        (path, image, size)
+        for image, size in zip(scenario.test, sizes, strict=True)
+        if image.anomalous
+        for path in _masks_of(image)
+    ]
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        values = list(pool.map(lambda file: values_of(_read(*file)), files))
+    if scenario.mask_rule != "decided":
+        return truth
+    return GroundTruth(scenario, truth.sizes, half=_is_gray(scenario, [path for path, *_ in files], values))
+
+
+def _is_gray(scenario: Scenario, paths: Sequence[Path], values: Sequence[MaskValues]) -> bool:
+    """Whether masks are gray from black to white; if not, they hold 0 and one value.
+
+    Raises:
+        DataError: They hold several labels.
+    """
+    together = frozenset().union(*(each.marking for each in values))
+    if len(together) <= 1:
+        return False
+    if FULL in together and not any(each.are_labels for each in values):
+        return True
+    telling = max(range(len(values)), key=lambda index: (values[index].are_labels, len(values[index].marking)))
+    raise DataError(
+        f"the masks of scenario {scenario.id} hold several labels, and nothing says which mark a defect: "
+        f"{paths[telling]} has {listed_values(values[telling].marking)}, all masks together {listed_values(together)}: "
+        "pass --masks nonzero if every label but 0 is a defect, --masks half if those from half the range on are"
+    )
+
+
+def _defect(path: Path, image: TestImage, size: tuple[int, int], rules: dict[int, tuple[float, bool]]) -> Defect | None:
+    levels = _read(path, image, size)
+    if levels.colours:
+        raise DataError(f"mask {path} is coloured: expected gray values of {image.saturation}")
+    values = [int(value) for value in np.unique(levels.values) if value]
+    if not values:
         return None
-    mask = np.zeros(size, dtype=np.bool_)
-    for path in _masks_of(image):
-        levels = _read_levels(path, image, size)
-        mask |= levels >= (1 if image.saturated else _half_range(levels))
-    return mask
-
-
-def read_defects(image: TestImage, size: tuple[int, int]) -> list[Defect]:
-    """Read the defect regions of a test image in LOCO form; they may overlap.
-
-    Saturations are as declared: one of no pixel, or of more than the region has, is for the evaluation to correct and
-    to report.
-
-    Args:
-        image: The test image.
-        size: Height and width of the image on disk.
-
-    Returns:
-        One defect per ground truth file that marks any pixel; empty for a normal image.
-
-    Raises:
-        DataError: The ground truth of an anomalous image is missing, damaged or of another size, or its pixel value
-            is not in ``defects_config.json``.
-    """
-    if not image.anomalous:
-        return []
-    masks = _masks_of(image)
-    if image.saturation is None:
-        raise ValueError(f"{image.name} has no saturation thresholds: its ground truth is one mask, see read_mask")
-    rules = _saturation_rules(image.saturation)
-    regions = []
-    for path in masks:
-        levels = _read_levels(path, image, size)
-        values = [int(value) for value in np.flatnonzero(np.bincount(levels.ravel())) if value]
-        if not values:
-            continue
-        if len(values) > 1 or values[0] not in rules:
-            raise DataError(
-                f"mask {path} holds the values {_listed(values)}: expected 0 and one pixel value of "
-                f"{image.saturation.name} ({_listed(sorted(rules))})"
-            )
-        mask = levels > 0
-        threshold, relative = rules[values[0]]
-        regions.append(Defect(mask, saturation_pixels(int(mask.sum()), threshold, relative=relative)))
-    return regions
+    if len(values) > 1 or values[0] not in rules:
+        raise DataError(
+            f"mask {path} holds the values {_listed(values)}: expected 0 and one pixel value of "
+            f"{image.saturation.name if image.saturation else 'none'} ({_listed(sorted(rules))})"
+        )
+    threshold, relative = rules[values[0]]
+    mask = levels.nonzero
+    return Defect(mask, saturation_pixels(int(mask.sum()), threshold, relative=relative))
 
 
 def _masks_of(image: TestImage) -> tuple[Path, ...]:
@@ -88,7 +153,7 @@ def _masks_of(image: TestImage) -> tuple[Path, ...]:
 def _saturation_rules(config: Path) -> dict[int, tuple[float, bool]]:
     """Pixel value to saturation threshold and whether that is relative to the area."""
     try:
-        defects = json.loads(config.read_text())
+        defects = json.loads(config.read_text(encoding="utf-8-sig"))
         return {
             int(defect["pixel_value"]): (float(defect["saturation_threshold"]), bool(defect["relative_saturation"]))
             for defect in defects
@@ -100,26 +165,14 @@ def _saturation_rules(config: Path) -> dict[int, tuple[float, bool]]:
         ) from error
 
 
-def _read_levels(path: Path, image: TestImage, size: tuple[int, int]) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    levels = read_image(path, _gray_levels)
-    if levels.shape != size:
+def _read(path: Path, image: TestImage, size: tuple[int, int]) -> Levels:
+    levels = read_image(path, read_levels)
+    if levels.values.shape != size:
         raise DataError(
-            f"mask {path} has {_by(levels.shape)} pixels but image {image.path} has {_by(size)} (height × width): "
-            f"ground truth is never resized, so both must agree"
+            f"mask {path} has {_by(levels.values.shape)} pixels but image {image.path} has {_by(size)} (height × "
+            f"width): ground truth is never resized, so both must agree"
         )
     return levels
-
-
-def _gray_levels(image: Image.Image) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    if image.mode.startswith("I;16"):
-        return np.asarray(image).astype(np.uint16)
-    if image.mode in ("I", "F"):
-        raise ValueError(f"unsupported pixel type {image.mode}, expected 8 or 16 bit integers")
-    return np.asarray(image.convert("L"))
-
-
-def _half_range(levels: NDArray[np.uint8] | NDArray[np.uint16]) -> int:
-    return 1 if levels.max() <= 1 else (np.iinfo(levels.dtype).max + 1) // 2
 
 
 def _by(shape: tuple[int, ...]) -> str:

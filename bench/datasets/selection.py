@@ -12,7 +12,7 @@ from bench.datasets.demo import DEMO, DEMO_SCENARIOS, demo_folder
 from bench.datasets.layouts import LAYOUTS
 from bench.datasets.layouts.folders import composed
 from bench.datasets.layouts.layout import Layout
-from bench.datasets.scenario import Scenario
+from bench.datasets.scenario import MaskRule, Scenario
 from bench.errors import DataError, UsageError
 from results.record import Collection
 
@@ -132,7 +132,9 @@ def find_collection(folder: Path) -> FoundCollection | None:
     return None
 
 
-def select_scenarios(selection: str, data_root: Path | None, cache: Cache) -> list[Scenario]:
+def select_scenarios(
+    selection: str, data_root: Path | None, cache: Cache, masks: MaskRule | None = None
+) -> list[Scenario]:
     """Find the scenarios a user names, in the order named, each once.
 
     Only file names are read; :meth:`Scenario.check` says whether a scenario can be used.
@@ -142,6 +144,7 @@ def select_scenarios(selection: str, data_root: Path | None, cache: Cache) -> li
             collection, or ``collection/scenario``, by any name of the collection. A name may hold commas itself.
         data_root: The folder that holds the collections, one folder each.
         cache: Where the demo is made and file digests are remembered.
+        masks: Which values of a mask mark a defect; as the catalogue says, else decided from them, when ``None``.
 
     Raises:
         UsageError: A name is unknown or means two folders, or nothing is found; the message says what is there.
@@ -154,7 +157,7 @@ def select_scenarios(selection: str, data_root: Path | None, cache: Cache) -> li
     chosen: dict[str, Scenario] = {}
     for name in names:
         for scenario in _resolve(name, inventory, data_root, cache):
-            chosen.setdefault(scenario.id, scenario)
+            chosen.setdefault(scenario.id, scenario if masks is None else replace(scenario, mask_rule=masks))
     return list(chosen.values())
 
 

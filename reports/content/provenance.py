@@ -110,7 +110,7 @@ def _data(selection: Selection) -> Description:
     for name, result in scenarios.items():
         data = result.record.data
         assert data is not None
-        depth = [f"{data.bit_depth} bits per channel"] if data.bit_depth else []
+        depth = [f"{data.bit_depth} bits per channel, of which the 8 highest are used"] if data.bit_depth else []
         note = "".join(f"; {text}" for text in (*([data.note] if data.note else []), *depth, *data.notes))
         fitted = "" if data.train is None else f"{data.train} normal images to fit, {data.validation} to validate, "
         items.append(

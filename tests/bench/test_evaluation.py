@@ -12,7 +12,7 @@ from bench.datasets.cache import Cache
 from bench.datasets.layouts.mvtec import LAYOUT
 from bench.datasets.scenario import Scenario
 from bench.errors import DataError
-from bench.scoring import AnomalyMaps, check_ground_truth, score
+from bench.scoring import AnomalyMaps, read_and_check, score
 
 SIZE = (20, 30)
 
@@ -54,8 +54,7 @@ def anomaly_maps(scenario: Scenario) -> AnomalyMaps:
 def test_structural_and_logical_anomalies_are_scored_apart_and_averaged(tmp_path: Path) -> None:
     scenario = loco(tmp_path / "loco/box", ("structural_anomalies", "logical_anomalies"))
     sizes = [SIZE] * len(scenario.test)
-    check_ground_truth(scenario, sizes)
-    metrics = score(anomaly_maps(scenario), scenario, sizes, threads=1)
+    metrics = score(anomaly_maps(scenario), read_and_check(scenario, sizes), threads=1)
     values = metrics.named()
     assert metrics.undefined == {}
     assert values["structural/au_spro@0.05"] == 1
@@ -72,7 +71,7 @@ def test_structural_and_logical_anomalies_are_scored_apart_and_averaged(tmp_path
 def test_without_one_half_the_mean_is_undefined_and_says_why(tmp_path: Path) -> None:
     scenario = loco(tmp_path / "loco/box", ("structural_anomalies",))
     sizes = [SIZE] * len(scenario.test)
-    metrics = score(anomaly_maps(scenario), scenario, sizes, threads=1)
+    metrics = score(anomaly_maps(scenario), read_and_check(scenario, sizes), threads=1)
     values = metrics.named()
     assert values["structural/image_au_roc"] == 1
     assert values["image_au_roc"] is None
@@ -84,14 +83,14 @@ def test_without_one_half_the_mean_is_undefined_and_says_why(tmp_path: Path) -> 
 def test_anomalies_that_are_neither_are_refused(tmp_path: Path) -> None:
     scenario = loco(tmp_path / "loco/box", ("dent",))
     with pytest.raises(DataError, match="neither structural nor logical"):
-        check_ground_truth(scenario, [SIZE] * len(scenario.test))
+        read_and_check(scenario, [SIZE] * len(scenario.test))
 
 
 def test_what_is_corrected_in_the_ground_truth_is_noted(tmp_path: Path) -> None:
     scenario = loco(tmp_path / "loco/box", ("structural_anomalies", "logical_anomalies"), saturation=400)
     write(tmp_path / "loco/box/ground_truth/logical_anomalies/1/000.png", np.zeros(SIZE, np.uint8))
     sizes = [SIZE] * len(scenario.test)
-    metrics = score(anomaly_maps(scenario), scenario, sizes, threads=1)
+    metrics = score(anomaly_maps(scenario), read_and_check(scenario, sizes), threads=1)
     assert metrics.notes[0] == "test/logical_anomalies/1: anomalous, but its ground truth marks no pixel"
     assert len(metrics.notes) == 4
     assert all("saturation 400 taken as 16" in note for note in metrics.notes[1:])
@@ -105,6 +104,6 @@ def test_an_empty_mask_is_noted_and_its_image_stays_anomalous(tmp_path: Path) ->
     maps = [np.random.default_rng(index).random((8, 8), np.float32) for index in range(len(scenario.test))]
     image_scores = np.array([float(image.anomalous) for image in scenario.test])
     sizes = [(40, 48)] * len(maps)
-    metrics = score(AnomalyMaps(maps, image_scores), scenario, sizes, threads=1)
+    metrics = score(AnomalyMaps(maps, image_scores), read_and_check(scenario, sizes), threads=1)
     assert metrics.notes == ("test/dent/001: anomalous, but its ground truth marks no pixel",)
     assert metrics.named()["image_au_roc"] == 1.0

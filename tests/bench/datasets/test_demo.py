@@ -7,8 +7,8 @@ from PIL import Image
 
 from bench.datasets.cache import Cache
 from bench.datasets.demo import DEMO_SCENARIOS, demo_folder
-from bench.datasets.images import image_size
-from bench.datasets.masks import read_defects, read_mask
+from bench.datasets.masks import read_ground_truth
+from bench.datasets.pixels import image_size
 from bench.datasets.selection import select_scenarios
 from bench.errors import DataError
 
@@ -45,11 +45,11 @@ def test_four_scenarios_that_say_what_they_are(scenarios):
 def test_masks_cover_what_was_drawn(scenarios):
     for scenario in scenarios.values():
         areas = []
-        for image in scenario.test:
-            size = image_size(image.path)
+        truth = read_ground_truth(scenario, [image_size(image.path) for image in scenario.test])
+        for index, image in enumerate(scenario.test):
             if not image.anomalous:
                 continue
-            mask = read_mask(image, size)
+            mask = truth.mask(index)
             areas.append(mask.mean())
             pixels = np.asarray(Image.open(image.path), dtype=float)
             if image.defect == "hole":
@@ -60,7 +60,8 @@ def test_masks_cover_what_was_drawn(scenarios):
 
 def test_coins_have_structural_and_logical_anomalies(scenarios):
     coins = scenarios["coins"]
-    regions = {image.name: read_defects(image, image_size(image.path)) for image in coins.test if image.anomalous}
+    truth = read_ground_truth(coins, [image_size(image.path) for image in coins.test])
+    regions = {image.name: truth.defects(index) for index, image in enumerate(coins.test) if image.anomalous}
     logical = [regions[name] for name in regions if "/logical_anomalies/" in name]
     structural = [regions[name] for name in regions if "/structural_anomalies/" in name]
     assert (len(logical), len(structural)) == (12, 12)

@@ -14,9 +14,8 @@ import torch
 from PIL import Image
 
 from bench.datasets.cache import Cache
-from bench.datasets.images import decode_images, image_size
-from bench.datasets.masks import read_mask
-from bench.datasets.scenario import TestImage
+from bench.datasets.images import decode_images
+from bench.datasets.pixels import image_size
 from bench.errors import DataError
 
 
@@ -88,14 +87,6 @@ def test_floating_point_pixels_are_refused(tmp_path):
     path = saved(tmp_path / "a.tif", noise(20, 20).astype(np.float32))
     with pytest.raises(DataError, match=r"a\.tif: unsupported pixel type F, expected 8 or 16 bit"):
         decode_one(path)
-
-
-def test_exif_orientation_is_ignored(tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    path = saved(tmp_path / "a.png", noise(40, 20), exif=exif)
-    assert image_size(path) == (40, 20)
-    assert torch.equal(decode_one(path), expected(noise(40, 20)))
 
 
 def test_sizes_may_differ_and_be_extreme(tmp_path, cache):
@@ -321,62 +312,3 @@ def test_two_processes_decode_the_same_set_at_once(tmp_path, cache):
     alone = decode_images(paths, (64, 64), Cache(tmp_path / "none", enabled=False))
     assert outputs == [f"{int(alone.pixels.long().sum())} {alone.sizes}\n"] * 2
     entry(cache)
-
-
-# --- ground truth ---
-
-
-@pytest.fixture
-def anomalous(tmp_path):
-    path = saved(tmp_path / "test/scratch/000.png", noise(20, 30))
-    mask = tmp_path / "ground_truth/scratch/000_mask.png"
-    return TestImage("test/scratch/000", path, "scratch", True, (mask,))
-
-
-BOOLS = np.zeros((20, 30), dtype=bool)
-BOOLS[5:9, 10:20] = True
-
-
-@pytest.mark.parametrize(
-    "mask",
-    [
-        BOOLS,
-        BOOLS.astype(np.uint8),
-        BOOLS.astype(np.uint8) * 255,
-        np.where(BOOLS, 128, 127).astype(np.uint8),
-        BOOLS.astype(np.uint16),
-        np.where(BOOLS, 32768, 32767).astype(np.uint16),
-        np.dstack([BOOLS.astype(np.uint8) * 255] * 3),
-    ],
-    ids=["1-bit", "0/1", "0/255", "soft", "16-bit 0/1", "16-bit soft", "rgb"],
-)
-def test_masks_are_cut_at_half_their_range(anomalous, mask):
-    saved(anomalous.masks[0], mask)
-    found = read_mask(anomalous, (20, 30))
-    assert found.dtype == np.bool_
-    np.testing.assert_array_equal(found, BOOLS)
-
-
-def test_an_empty_mask_is_a_mask_and_a_normal_image_has_none(anomalous):
-    saved(anomalous.masks[0], np.zeros((20, 30), np.uint8))
-    assert not read_mask(anomalous, (20, 30)).any()
-    normal = TestImage("test/good/000", anomalous.path, "good", False)
-    assert read_mask(normal, (20, 30)) is None
-
-
-def test_a_mask_of_another_size_is_refused(anomalous):
-    saved(anomalous.masks[0], np.zeros((30, 20), np.uint8))
-    with pytest.raises(DataError, match=r"000_mask\.png has 30×20 pixels but image .*000\.png has 20×30"):
-        read_mask(anomalous, (20, 30))
-
-
-def test_missing_and_damaged_masks_are_named(anomalous):
-    with pytest.raises(DataError, match=r"000_mask\.png: no such file"):
-        read_mask(anomalous, (20, 30))
-    saved(anomalous.masks[0], noise(20, 30))
-    anomalous.masks[0].write_bytes(anomalous.masks[0].read_bytes()[:200])
-    with pytest.raises(DataError, match=r"cannot read .*000_mask\.png"):
-        read_mask(anomalous, (20, 30))
-    without = TestImage("test/scratch/000", anomalous.path, "scratch", True)
-    with pytest.raises(DataError, match=r"no ground truth .* expected ground_truth/scratch/000_mask\.png"):
-        read_mask(without, (20, 30))

@@ -10,7 +10,7 @@ from PIL import Image
 
 from bench.datasets.cache import Cache
 from bench.datasets.images import decode_images
-from bench.datasets.masks import read_defects, read_mask
+from bench.datasets.masks import GroundTruth, read_ground_truth
 from bench.datasets.selection import select_scenarios, take_inventory
 from bench.errors import DataError, UsageError
 
@@ -45,6 +45,10 @@ def cache(tmp_path):
 @pytest.fixture
 def root(tmp_path):
     return tmp_path / "data"
+
+
+def truth_of(scenario, size=(20, 30)):
+    return GroundTruth(scenario, [size] * len(scenario.test))
 
 
 def only(root, cache, selection="all"):
@@ -162,9 +166,9 @@ def test_masks_of_look_alikes_are_found(root, cache, name):
     mask.load()
     (truth / "000_mask.png").unlink()
     mask.save(truth / name)
-    image = only(root, cache).test[-1]
-    assert image.masks == (truth / name,)
-    assert read_mask(image, (20, 30)).sum() == 30
+    scenario = only(root, cache)
+    assert scenario.test[-1].masks == (truth / name,)
+    assert truth_of(scenario).mask(-1).sum() == 30
 
 
 def test_hidden_and_foreign_files_are_left_out(root, cache):
@@ -205,30 +209,31 @@ def test_reads_loco_form(root, cache):
     assert scenario.collection.title == "MVTec LOCO"
     image = scenario.test[-1]
     assert (image.name, len(image.masks)) == ("test/logical_anomalies/000", 2)
-    large, small = read_defects(image, (20, 30))
+    truth = truth_of(scenario)
+    large, small = truth.defects(-1)
     assert (large.mask.sum(), large.saturation) == (100, 40)
     assert (small.mask.sum(), small.saturation) == (15, 0)  # int(0.05 * 15)
-    np.testing.assert_array_equal(read_mask(image, (20, 30)), large.mask | small.mask)
-    assert read_defects(scenario.test[0], (20, 30)) == []
+    np.testing.assert_array_equal(truth.mask(-1), large.mask | small.mask)
+    assert truth.defects(0) == []
 
 
 def test_saturation_is_read_as_declared(root, cache):
     config = [LOCO_CONFIG[0] | {"saturation_threshold": 4000}, LOCO_CONFIG[1] | {"saturation_threshold": 1.0}]
     loco(root / "a/x", config)
-    assert [region.saturation for region in read_defects(only(root, cache).test[-1], (20, 30))] == [4000, 15]
+    assert [region.saturation for region in truth_of(only(root, cache)).defects(-1)] == [4000, 15]
 
 
 def test_an_unknown_pixel_value_is_refused(root, cache):
     loco(root / "a/x", LOCO_CONFIG[:1])
     with pytest.raises(DataError, match=r"001\.png holds the values 254: expected 0 and one .* \(255\)"):
-        read_defects(only(root, cache).test[-1], (20, 30))
+        truth_of(only(root, cache)).defects(-1)
 
 
 def test_broken_defects_config(root, cache):
     folder = loco(root / "a/x", LOCO_CONFIG)
     (folder / "defects_config.json").write_text('[{"pixel_value": 255}]')
     with pytest.raises(DataError, match="saturation_threshold"):
-        read_defects(only(root, cache).test[-1], (20, 30))
+        truth_of(only(root, cache)).defects(-1)
 
 
 def test_incomplete_scenarios_are_called_so(root, cache):
@@ -307,4 +312,4 @@ def test_real_pill_is_incomplete(cache):
     assert pill.note == "incomplete: 70 of 267 train, 18 of 26 normal test, 42 of 141 anomalous test"
     decoded = decode_images([image.path for image in pill.test[:3]], (64, 64), cache)
     assert decoded.sizes == ((800, 800),) * 3
-    assert read_mask(pill.test[0], decoded.sizes[0]).any()
+    assert read_ground_truth(pill, [(800, 800)] * len(pill.test)).mask(0).any()

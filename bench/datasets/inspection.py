@@ -1,0 +1,91 @@
+"""What a record says of the files of a scenario, once somebody has looked into them."""
+
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from bench.datasets.bit_depth import bit_depth
+from bench.datasets.cache import replace_atomically, usable_cores
+from bench.datasets.copies import find_copies
+from bench.datasets.pixels import has_alpha, orientation, read_image
+from bench.datasets.scenario import Scenario
+
+_VERSION = 1
+"""Of the rules below; what was found by others is found again."""
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What is to be known of a scenario's images.
+
+    Attributes:
+        bits: Bits per channel in use where they are stored with 16; ``None`` where they have 8.
+        notes: One sentence each.
+        warning: What every table must say of the scenario; ``None`` if nothing.
+    """
+
+    bits: int | None
+    notes: tuple[str, ...]
+    warning: str | None
+
+
+def inspect(scenario: Scenario) -> Inspection:
+    """Look into the files of a scenario; remembered in its cache under its fingerprint.
+
+    Raises:
+        DataError: An image is missing or damaged, or images differ in bit depth.
+    """
+    known = scenario.cache.directory / "inspected" / f"{scenario.fingerprint}-{_VERSION}.json"
+    if scenario.cache.enabled:
+        try:
+            found = json.loads(known.read_text())
+            return Inspection(found["bits"], tuple(found["notes"]), found["warning"])
+        except (OSError, ValueError, KeyError, TypeError):
+            pass  # looked into below
+    inspection = _inspect(scenario)
+    if scenario.cache.enabled:
+        try:
+            with replace_atomically(known) as file:
+                file.write(json.dumps(asdict(inspection)).encode())
+        except OSError:
+            pass  # done again next time
+    return inspection
+
+
+def _inspect(scenario: Scenario) -> Inspection:
+    seen, test = [*scenario.train, *scenario.validation], [image.path for image in scenario.test]
+    bits = bit_depth(scenario)
+    copies = find_copies(test, seen, scenario.cache, bits)
+    notes = []
+    for paths, kind in ((seen, "training"), (test, "test")):
+        turned, transparent = _count(paths)
+        notes += [f"{_images(turned, kind)} turned as EXIF says"] if turned else []
+        notes += [f"{_images(transparent, kind)} with transparency, taken without it"] if transparent else []
+    warnings = []
+    if copies.identical:
+        warnings.append(f"{_images(len(copies.identical), 'test')} identical to training images")
+    if copies.similar:
+        warnings.append(f"{_images(len(copies.similar), 'test')} nearly identical to training images")
+    for places in (copies.identical, copies.similar):
+        notes += [f"{scenario.test[place].name} is a copy of a training image" for place in places[:_SHOWN]]
+    return Inspection(bits, tuple(notes), ", ".join(warnings) or None)
+
+
+def _count(paths: Sequence[Path]) -> tuple[int, int]:
+    """How many images are turned by their EXIF orientation, and how many have an alpha channel."""
+
+    def ask(image: Image.Image) -> tuple[bool, bool]:
+        return orientation(image) != 1, has_alpha(image)
+
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        found = list(pool.map(lambda path: read_image(path, ask), paths))
+    return sum(turned for turned, _ in found), sum(transparent for _, transparent in found)
+
+
+def _images(count: int, kind: str) -> str:
+    return f"{count} {kind} image{'' if count == 1 else 's'}"

@@ -1,0 +1,190 @@
+"""Pixels are what the viewer of an image sees."""
+
+import struct
+import warnings
+import zlib
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from PIL import Image, ImageOps
+
+from bench.datasets.bit_depth import bit_depth
+from bench.datasets.cache import Cache
+from bench.datasets.images import decode_images
+from bench.datasets.inspection import inspect
+from bench.datasets.pixels import MAX_PIXELS_VARIABLE, image_size
+from bench.datasets.scenario import Scenario, TestImage
+from bench.errors import DataError, UsageError
+from results.record import Collection
+
+SIZE = (24, 36)
+
+
+def noise(*shape, low=0, high=256, dtype=np.uint8, seed=0):
+    return np.random.default_rng(seed).integers(low, high, shape).astype(dtype)
+
+
+def saved(path, pixels, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    (pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)).save(path, **options)
+    return path
+
+
+def scenario_of(folder, train, test=(), *, cached=False):
+    return Scenario(
+        Collection(name="parts", title="Parts"),
+        "bolt",
+        train=tuple(train),
+        validation=(),
+        test=tuple(TestImage(f"test/good/{path.stem}", path, "good", False) for path in test),
+        folder=folder,
+        cache=Cache(folder / "cache", enabled=cached),
+    )
+
+
+def decoded(path, size, bits=None):
+    return decode_images([path], size, Cache(path.parent, enabled=False), bits=bits)
+
+
+# --- orientation ---
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "webp"])
+def test_the_orientation_is_applied(tmp_path, suffix, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"quality": 100} if suffix == "jpg" else {"lossless": True} if suffix == "webp" else {}
+    path = saved(tmp_path / f"a.{suffix}", noise(*SIZE, 3), exif=exif, **options)
+    with Image.open(path) as image:
+        upright = ImageOps.exif_transpose(image).convert("RGB")
+    assert image_size(path) == (upright.height, upright.width)
+    found = decoded(path, (upright.height, upright.width))
+    assert found.sizes == ((upright.height, upright.width),)
+    np.testing.assert_array_equal(found.pixels[0].permute(1, 2, 0).numpy(), np.asarray(upright))
+
+
+def test_an_unknown_orientation_is_none(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 77
+    path = saved(tmp_path / "a.jpg", noise(*SIZE), exif=exif)
+    assert image_size(path) == SIZE
+
+
+def test_what_was_done_to_images_is_noted(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    train = [saved(tmp_path / f"train/{index}.png", noise(*SIZE, 3, seed=index), exif=exif) for index in range(2)]
+    test = [saved(tmp_path / "test/0.png", noise(*SIZE, 4, seed=9))]
+    assert inspect(scenario_of(tmp_path, train, test)).notes == (
+        "2 training images turned as EXIF says",
+        "1 test image with transparency, taken without it",
+    )
+
+
+# --- bit depth ---
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+def test_the_bits_in_use_are_those_of_the_training_images(tmp_path, bits, suffix):
+    pixels = noise(*SIZE, high=2**bits, dtype=np.uint16)
+    pixels[0, 0] = 2**bits - 1
+    train = [saved(tmp_path / f"train/0.{suffix}", pixels), saved(tmp_path / f"train/1.{suffix}", pixels // 8)]
+    brighter = np.full(SIZE, 65535, np.uint16)
+    scenario = scenario_of(tmp_path, train, [saved(tmp_path / f"test/0.{suffix}", brighter)])
+    assert bit_depth(scenario) == bits
+    assert inspect(scenario).bits == bits
+    found = decoded(train[0], SIZE, bits).pixels[0, 0].numpy()
+    np.testing.assert_array_equal(found, pixels >> (bits - 8))
+    assert (decoded(scenario.test[0].path, SIZE, bits).pixels == 255).all()  # brighter than any of them is white
+
+
+def test_images_of_8_bits_have_no_depth_of_their_own(tmp_path):
+    assert bit_depth(scenario_of(tmp_path, [saved(tmp_path / "0.png", noise(*SIZE))])) is None
+    assert bit_depth(scenario_of(tmp_path, [saved(tmp_path / "0.jpg", noise(*SIZE))])) is None
+
+
+def test_without_training_images_test_images_are_asked(tmp_path):
+    image = saved(tmp_path / "test/0.png", noise(*SIZE, high=1000, dtype=np.uint16))
+    assert bit_depth(scenario_of(tmp_path, [], [image])) == 10
+
+
+def with_significant_bits(path, bits):
+    """Put an sBIT chunk behind the header of a PNG file."""
+    content = path.read_bytes()
+    body = b"sBIT" + bytes([bits])
+    chunk = struct.pack(">I", 1) + body + struct.pack(">I", zlib.crc32(body))
+    path.write_bytes(content[:33] + chunk + content[33:])
+    return path
+
+
+def test_what_files_say_of_themselves_goes_first(tmp_path):
+    dark = noise(*SIZE, high=200, dtype=np.uint16)
+    png = with_significant_bits(saved(tmp_path / "train/0.png", dark), 12)
+    assert bit_depth(scenario_of(tmp_path, [png])) == 12
+    tifffile.imwrite(tmp_path / "train/1.tif", dark, extratags=[(281, "H", 1, 4095, True)])
+    assert bit_depth(scenario_of(tmp_path, [tmp_path / "train/1.tif"])) == 12
+    other = with_significant_bits(saved(tmp_path / "train/2.png", dark), 10)
+    with pytest.raises(DataError, match="say that they use 10 and 12 bits per channel"):
+        bit_depth(scenario_of(tmp_path, [png, other]))
+
+
+def test_a_mixture_of_8_and_16_bits_is_refused(tmp_path):
+    train = [saved(tmp_path / "train/0.png", noise(*SIZE))]
+    test = [saved(tmp_path / "test/0.png", noise(*SIZE, high=4096, dtype=np.uint16))]
+    with pytest.raises(DataError, match=r"mixes images of 8 and of 16 bits, such as .*train/0\.png and .*test/0\.png"):
+        bit_depth(scenario_of(tmp_path, train, test))
+
+
+def test_colours_that_reading_would_darken_are_refused(tmp_path):
+    full = noise(*SIZE, 3, high=65536, dtype=np.uint16)
+    tifffile.imwrite(tmp_path / "full.tif", full, photometric="rgb")
+    assert bit_depth(scenario_of(tmp_path, [tmp_path / "full.tif"])) == 16
+    tifffile.imwrite(tmp_path / "dark.tif", full >> 4, photometric="rgb")
+    with pytest.raises(DataError, match="coloured and use 12 of 16 bits per channel"):
+        bit_depth(scenario_of(tmp_path, [tmp_path / "dark.tif"]))
+
+
+def test_the_depth_is_remembered_until_a_file_changes(tmp_path, monkeypatch):
+    path = saved(tmp_path / "0.png", noise(*SIZE, high=4096, dtype=np.uint16))
+    assert bit_depth(scenario_of(tmp_path, [path], cached=True)) == 12
+    with monkeypatch.context() as patched:
+        patched.setattr("bench.datasets.bit_depth.read_image", lambda *_: pytest.fail("read again"))
+        assert bit_depth(scenario_of(tmp_path, [path], cached=True)) == 12
+    saved(path, noise(*SIZE, high=60000, dtype=np.uint16))
+    assert bit_depth(scenario_of(tmp_path, [path], cached=True)) == 16
+
+
+# --- large images ---
+
+
+def test_line_scan_images_are_read_without_a_warning(tmp_path):
+    rows = 45_000
+    path = saved(tmp_path / "line.png", Image.new("L", (4096, rows), 77), compress_level=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert image_size(path) == (rows, 4096)
+        assert (decoded(path, (32, 32)).pixels == 77).all()
+
+
+def test_the_limit_of_pixels_can_be_set(tmp_path, monkeypatch):
+    path = saved(tmp_path / "a.png", noise(*SIZE))
+    monkeypatch.setenv(MAX_PIXELS_VARIABLE, "863")
+    with pytest.raises(DataError, match=r"a\.png has 36 × 24 = 864 pixels, more than 863: .* set BENCH_MAX_PIXELS"):
+        decoded(path, (8, 8))
+    monkeypatch.setenv(MAX_PIXELS_VARIABLE, "864")
+    assert decoded(path, (8, 8)).sizes == (SIZE,)
+    monkeypatch.setenv(MAX_PIXELS_VARIABLE, "many")
+    with pytest.raises(UsageError, match="BENCH_MAX_PIXELS is 'many'"):
+        decoded(path, (8, 8))
+
+
+@pytest.mark.parametrize("suffix", ["webp", "gif", "ppm", "tga", "jp2"])
+def test_other_formats_are_images_too(tmp_path, suffix):
+    path = saved(tmp_path / f"a.{suffix}", Image.fromarray(noise(*SIZE)))
+    with Image.open(path) as image:
+        expected = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+    assert torch.equal(decoded(path, SIZE).pixels[0], expected)
