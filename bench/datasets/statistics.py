@@ -2,7 +2,7 @@
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 import numpy as np
@@ -11,9 +11,9 @@ from PIL import Image
 from scipy import ndimage
 
 from bench.datasets.cache import usable_cores
-from bench.datasets.images import image_size
-from bench.datasets.masks import read_mask
-from bench.datasets.scenario import Scenario, TestImage
+from bench.datasets.masks import GroundTruth, read_ground_truth
+from bench.datasets.pixels import image_size
+from bench.datasets.scenario import Scenario
 from metrics.sizes import QUARTILES
 
 RESAMPLINGS = {"nearest": Image.Resampling.NEAREST, "bilinear": Image.Resampling.BILINEAR}
@@ -125,11 +125,12 @@ def describe(scenario: Scenario, side: int = 224) -> Statistics:
     Raises:
         DataError: An image or a mask is missing or damaged; names the file.
     """
-    with_masks = [image for image in scenario.test if image.anomalous and image.masks]
+    with_masks = tuple(image for image in scenario.test if image.anomalous and image.masks)
+    paths = [*scenario.train, *scenario.validation, *(image.path for image in scenario.test)]
     with ThreadPoolExecutor(usable_cores()) as pool:
-        paths = [*scenario.train, *scenario.validation, *(image.path for image in scenario.test)]
-        sizes = Counter(pool.map(image_size, paths))
-        defects = tuple(pool.map(partial(_defects, side=side), with_masks))
+        sizes = dict(zip(paths, pool.map(image_size, paths), strict=True))
+        truth = read_ground_truth(replace(scenario, test=with_masks), [sizes[image.path] for image in with_masks])
+        defects = tuple(pool.map(partial(_defects, truth, side=side), range(len(with_masks))))
     anomalous = sum(image.anomalous for image in scenario.test)
     return Statistics(
         scenario=scenario.id,
@@ -138,14 +139,14 @@ def describe(scenario: Scenario, side: int = 224) -> Statistics:
         validation=len(scenario.validation),
         normal=len(scenario.test) - anomalous,
         anomalous=anomalous,
-        sizes=dict(sizes.most_common()),
+        sizes=dict(Counter(sizes.values()).most_common()),
         defects=defects,
         side=side,
     )
 
 
-def _defects(image: TestImage, side: int) -> Defects:
-    mask = read_mask(image, image_size(image.path))
+def _defects(truth: GroundTruth, place: int, side: int) -> Defects:
+    image, mask = truth.scenario.test[place], truth.mask(place)
     assert mask is not None, "an anomalous image has a mask"
     labels, count = ndimage.label(mask, structure=_EIGHT_CONNECTED)
     pixels = np.bincount(labels.ravel(), minlength=count + 1)[1:].astype(np.int64)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,8 @@ from bench.datasets.cache import usable_cores
 from bench.datasets.catalogue import KnownCollection
 from bench.datasets.checking.finding import Finding, count, get_again, relative_names, some
 from bench.datasets.checking.inspection import Inspected
-from bench.datasets.masks import read_mask
-from bench.datasets.scenario import Scenario, TestImage, expected_mask
+from bench.datasets.masks import read_ground_truth
+from bench.datasets.scenario import Scenario, expected_mask
 from bench.errors import DataError
 
 
@@ -46,13 +47,16 @@ def mask_contents(scenario: Scenario, inspected: Mapping[Path, Inspected]) -> It
             files=names,
         )
     unusable = {path for path, one in inspected.items() if one.error} | set(other)
-    usable = [image for image in with_masks if not unusable & {image.path, *image.masks}]
+    usable = tuple(image for image in with_masks if not unusable & {image.path, *image.masks})
+    sizes = [size for image in usable if (size := inspected[image.path].size) is not None]
+    try:
+        truth = read_ground_truth(replace(scenario, test=usable), sizes)
+    except DataError as error:
+        yield Finding("masks without meaning", str(error), "Run with --masks, or restore the published masks.")
+        return
     with ThreadPoolExecutor(usable_cores()) as pool:
-        marked = list(pool.map(_marks, usable, (inspected[image.path].size for image in usable)))
-    wrong = [answer for answer in marked if isinstance(answer, DataError)]
-    if wrong:
-        yield Finding("masks without meaning", f"{count(wrong, 'mask')}: {wrong[0]}")
-    empty = [image.path for image, answer in zip(usable, marked, strict=True) if answer is False]
+        marked = list(pool.map(lambda place: bool(np.any(truth.mask(place))), range(len(usable))))
+    empty = [image.path for image, marks in zip(usable, marked, strict=True) if not marks]
     if empty:
         names = relative_names(scenario, empty)
         text = f"{count(empty, 'anomalous image')} whose mask marks nothing: {some(names)}"
@@ -61,11 +65,3 @@ def mask_contents(scenario: Scenario, inspected: Mapping[Path, Inspected]) -> It
 
 def _resized(mask: Inspected, image: Inspected) -> bool:
     return None not in (mask.size, image.size) and mask.size != image.size
-
-
-def _marks(image: TestImage, size: tuple[int, int] | None) -> bool | DataError:
-    """Whether a mask marks any pixel, or why that cannot be said."""
-    try:
-        return bool(np.any(read_mask(image, size or (0, 0))))
-    except DataError as error:
-        return error
