@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from bench.commands.compare import compare
+from bench.commands.data import app as data
 from bench.commands.datasets import datasets
 from bench.commands.doctor import doctor
 from bench.commands.evaluate import evaluate
@@ -65,6 +66,7 @@ add_command(app, compare)
 add_command(app, submit)
 add_command(app, methods)
 add_command(app, datasets)
+app.add_typer(data)
 add_command(app, doctor)
 add_late_command(
     app,

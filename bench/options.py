@@ -61,7 +61,7 @@ class Flag:
     default: str = ""
     argument: str = ""
     negatable: bool = False
-    completions: Literal["", "methods", "datasets"] = ""
+    completions: Literal["", "methods", "datasets", "collections"] = ""
 
 
 def _listed(value: object) -> object:

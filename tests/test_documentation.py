@@ -105,8 +105,12 @@ def test_toml_and_json_blocks_can_be_read(page: Path) -> None:
 
 @by_command
 def test_commands_and_flags_exist(page: str, words: list[str]) -> None:
-    command = () if words[0].startswith("--") else (words[0],)
-    assert set(command) <= set(typer.main.get_command(app).commands)
+    command, known = (), typer.main.get_command(app)
+    for word in words:
+        if word.startswith("--") or not hasattr(known, "commands"):
+            break
+        assert word in known.commands
+        command, known = (*command, word), known.commands[word]
     used = {word.partition("=")[0] for word in words if word.startswith("--")}
     assert used <= flags_of(*command)
 

@@ -34,6 +34,13 @@ def complete_datasets(ctx: typer.Context, incomplete: str) -> list[str]:
     return _completed(incomplete, ["all", *scenarios])
 
 
+def complete_collections(incomplete: str) -> list[str]:
+    """Complete the name of a published collection."""
+    from bench.datasets.catalogue import known_collections
+
+    return [known.name for known in known_collections() if known.name.startswith(incomplete)]
+
+
 def _completed(incomplete: str, names: Iterable[str]) -> list[str]:
     before, comma, begun = incomplete.rpartition(",")
     given = before.split(",")

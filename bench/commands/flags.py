@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_
 import typer
 from typer.core import TyperCommand
 
-from bench.commands.completion import complete_datasets, complete_methods
+from bench.commands.completion import complete_collections, complete_datasets, complete_methods
 from bench.options import Flag, described, flag_name, resolve
 
 if TYPE_CHECKING:
@@ -19,11 +19,21 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 
-_COMPLETIONS = {"": None, "methods": complete_methods, "datasets": complete_datasets}
+_COMPLETIONS = {
+    "": None,
+    "methods": complete_methods,
+    "datasets": complete_datasets,
+    "collections": complete_collections,
+}
 
 
 def add_command(
-    app: typer.Typer, command: Callable[[Any], int], *, name: str | None = None, config_file: bool = False
+    app: typer.Typer,
+    command: Callable[[Any], int],
+    *,
+    name: str | None = None,
+    group: str = "",
+    config_file: bool = False,
 ) -> None:
     """Add a command whose single parameter is a model of its options and whose result is the exit code.
 
@@ -31,6 +41,7 @@ def add_command(
         app: What it is added to.
         command: The function; its docstring is the help.
         name: On the command line; the function's, with hyphens, when ``None``.
+        group: The command that it is a part of, as ``data`` is of ``bench data get``.
         config_file: Take ``--config``, a file with the flags' names as keys.
     """
     model = get_type_hints(command)["options"]
@@ -39,7 +50,7 @@ def add_command(
     def parse(**given: object) -> None:
         path = given.pop("config", None)
         config = Path(str(path)) if path is not None else None
-        options = resolve(model, given, f"bench {title}", config)
+        options = resolve(model, given, " ".join(filter(None, ("bench", group, title))), config)
         try:
             code = command(options)
         except KeyboardInterrupt:

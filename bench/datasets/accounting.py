@@ -5,6 +5,7 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 
 from bench.errors import DataError
@@ -62,7 +63,8 @@ def entries(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     try:
-        return sorted(entry for entry in folder.iterdir() if not is_junk(entry.name))
+        # by the names: comparing whole paths takes longer than listing them
+        return sorted((entry for entry in folder.iterdir() if not is_junk(entry.name)), key=attrgetter("name"))
     except OSError as error:
         raise DataError(f"cannot list {folder}: {error.strerror or error}") from error
 

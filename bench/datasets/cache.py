@@ -18,6 +18,15 @@ from methods.weights.files import default_cache_directory as default_cache_direc
 
 _log = logging.getLogger(__name__)
 
+_Entry = list[int | str]
+"""Size, modification and change time of a file, and its digest."""
+
+_BATCH = 64
+"""Files that a thread digests at a time: handing them over one by one costs more than reading a small one."""
+
+_AT_ONCE = 2**22
+"""Bytes up to which a file is read in one go."""
+
 _SETTLED_NS = 2_000_000_000
 """A file changed less than this ago could change again within its time stamp's resolution."""
 
@@ -46,21 +55,23 @@ class Cache:
         Raises:
             DataError: A file cannot be read.
         """
-        folders = {path.parent: _index_of(path.parent) for path in paths}
+        folders = {folder: _index_of(folder) for folder in {path.parent for path in paths}}
         known = {folder: self._read_index(name) for folder, name in folders.items()}
-        with ThreadPoolExecutor(usable_cores()) as pool:
-            digested = list(pool.map(lambda path: _digest(path, known[path.parent].get(path.name)), paths))
-        updated = set()
+        asked = [(path, known[path.parent].get(path.name)) for path in paths]
+        batches = [asked[start : start + _BATCH] for start in range(0, len(asked), _BATCH)]
+        with ThreadPoolExecutor(2 * usable_cores()) as pool:  # some wait for the disk while others compute
+            digested = [answer for batch in pool.map(_digest_all, batches) for answer in batch]
+        updated, now = set(), time.time_ns()
         for path, (state, digest) in zip(paths, digested, strict=True):
-            settled = time.time_ns() - max(state[1:]) > _SETTLED_NS
-            if settled and known[path.parent].get(path.name) != [*state, digest]:
-                known[path.parent][path.name] = [*state, digest]
+            entry: _Entry = [*state, digest]
+            if known[path.parent].get(path.name) != entry and now - max(state[1:]) > _SETTLED_NS:
+                known[path.parent][path.name] = entry
                 updated.add(path.parent)
         for folder in updated:
             self._write_index(folders[folder], known[folder])
         return [digest for _, digest in digested]
 
-    def _read_index(self, name: str) -> dict[str, list[int | str]]:
+    def _read_index(self, name: str) -> dict[str, _Entry]:
         if not self.enabled:
             return {}
         try:
@@ -69,7 +80,7 @@ class Cache:
             return {}
         return index if isinstance(index, dict) else {}
 
-    def _write_index(self, name: str, index: dict[str, list[int | str]]) -> None:
+    def _write_index(self, name: str, index: dict[str, _Entry]) -> None:
         if not self.enabled:
             return
         try:
@@ -108,13 +119,19 @@ def _index_of(folder: Path) -> str:
     return hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:32] + ".json"
 
 
-def _digest(path: Path, known: list[int | str] | None) -> tuple[list[int], str]:
+def _digest_all(asked: Sequence[tuple[Path, _Entry | None]]) -> list[tuple[list[int], str]]:
+    return [_digest(path, known) for path, known in asked]
+
+
+def _digest(path: Path, known: _Entry | None) -> tuple[list[int], str]:
     try:
         status = path.stat()
         state = [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
         if known is not None and known[:-1] == state:
             return state, str(known[-1])
-        with path.open("rb") as file:
+        with path.open("rb", buffering=0) as file:
+            if status.st_size <= _AT_ONCE:
+                return state, hashlib.sha256(file.readall()).hexdigest()
             return state, hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error

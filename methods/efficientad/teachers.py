@@ -10,9 +10,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from methods.download import Download
 from methods.efficientad.pdn import TEACHER_CHANNELS, Size, patch_description_network
 from methods.errors import WeightsError
-from methods.weights.files import Download, WeightIdentity, fetch, sha256_of
+from methods.weights.files import WeightIdentity, fetch, sha256_of
 
 PUBLIC_TEACHERS = Download(
     "https://github.com/open-edge-platform/anomalib/releases/download/efficientad_pretrained_weights/"

@@ -6,8 +6,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
+from methods.download import Download
 from methods.errors import MethodError, WeightsError
-from methods.weights.files import Download, fetch
+from methods.weights.files import fetch
 
 Kind = Literal["convolutional", "transformer"]
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

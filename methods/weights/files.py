@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from methods.download import Download, download_file
 from methods.errors import WeightsError
 
 
@@ -36,23 +37,6 @@ class WeightIdentity:
     sha256: str | None
 
 
-@dataclass(frozen=True)
-class Download:
-    """A file on a public server.
-
-    ``sha256`` may be a prefix, as torchvision's file names carry one: the file must hash to something that begins
-    with it.
-    """
-
-    url: str
-    sha256: str
-
-    @property
-    def file_name(self) -> str:
-        """Last part of the URL."""
-        return self.url.rsplit("/", 1)[-1]
-
-
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file as 64 hexadecimal digits; computed once per path, size and modification time."""
     status = path.stat()
@@ -67,6 +51,8 @@ def _sha256(path: Path, _size: int, _modified: int) -> str:
 
 def fetch(download: Download, directory: Path, otherwise: str) -> Path:
     """Return the downloaded file, fetching it on first use; safe with several processes.
+
+    A download that was cut off continues at the next call.
 
     Args:
         download: What to fetch and the digest it must have.
@@ -86,7 +72,7 @@ def fetch(download: Download, directory: Path, otherwise: str) -> Path:
         directory.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{target}.lock"):
             if not target.exists():
-                _download(download, target)
+                download_file(download, target)
         actual = sha256_of(target)
     except OSError as error:
         raise WeightsError(
@@ -101,25 +87,3 @@ def fetch(download: Download, directory: Path, otherwise: str) -> Path:
             f"  or {otherwise}."
         )
     return target
-
-
-def _download(download: Download, target: Path) -> None:
-    """Fetch to a temporary name, check, rename: an interrupted download leaves no file that looks complete."""
-    import requests
-
-    partial = target.with_suffix(f"{target.suffix}.part")
-    try:
-        with requests.get(download.url, stream=True, timeout=30) as response, partial.open("wb") as file:
-            response.raise_for_status()
-            for chunk in response.iter_content(2**20):
-                file.write(chunk)
-        digest = sha256_of(partial)
-        if not digest.startswith(download.sha256):
-            raise OSError(f"the server sent a file with SHA-256 {digest}")
-        partial.replace(target)
-    except requests.HTTPError as error:
-        raise OSError(f"the server answered {error.response.status_code} {error.response.reason}") from error
-    except requests.RequestException as error:
-        raise OSError(f"download failed ({type(error).__name__})") from error
-    finally:
-        partial.unlink(missing_ok=True)

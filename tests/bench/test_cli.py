@@ -14,10 +14,10 @@ from cli_support import REPOSITORY
 from bench.cli import main
 from bench.commands.distill import distill
 from methods.common import precision
+from methods.download import Download
 from methods.efficientad.distillation import DistillationConfig
 from methods.registry import load_method
 from methods.weights import catalogue
-from methods.weights.files import Download
 
 Invoke = Callable[..., tuple[int, str]]
 

@@ -12,9 +12,9 @@ from methods.common import backbones
 from methods.common.backbones import Backbone, backbone_identity
 from methods.common.precision import set_precision
 from methods.common.torchvision_import import import_torchvision
+from methods.download import Download
 from methods.errors import MethodError, WeightsError
 from methods.weights.catalogue import BACKBONES, BackboneSpec, backbone_spec
-from methods.weights.files import Download
 
 STRIDES = (4, 8, 16)
 CONVOLUTIONAL = {spec.architecture for spec in BACKBONES.values() if spec.kind == "convolutional"}

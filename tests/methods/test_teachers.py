@@ -1,19 +1,19 @@
+import hashlib
 import io
 import json
-import threading
 import zipfile
 from collections import OrderedDict
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from methods.download import Download
 from methods.efficientad import teachers
 from methods.efficientad.pdn import patch_description_network
 from methods.efficientad.teachers import load_teacher, teacher_identity
 from methods.errors import WeightsError
-from methods.weights.files import Download, sha256_of
+from methods.weights.files import sha256_of
 
 
 def network(size="S"):
@@ -50,44 +50,13 @@ def assert_same(first, second):
 
 
 @pytest.fixture
-def server(tmp_path):
-    """A web server over ``tmp_path / "served"`` that counts requests; ``cut`` sends half of what it announces."""
-    root = tmp_path / "served"
-    root.mkdir()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            server.requests += 1
-            path = root / self.path.strip("/")
-            if not path.is_file():
-                self.send_error(404)
-                return
-            content = path.read_bytes()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content[: len(content) // 2] if server.cut else content)
-
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.requests, server.cut, server.root = 0, False, root
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
-
-
-@pytest.fixture
-def publish(server, monkeypatch):
+def publish(server, monkeypatch, tmp_path):
     """Serve an archive as the public teachers."""
 
     def publish(members, digest=None):
-        path = archive(server.root / "teachers.zip", members)
-        url = f"http://127.0.0.1:{server.server_port}/teachers.zip"
+        path = archive(tmp_path / "teachers.zip", members)
+        server.files["teachers.zip"] = path.read_bytes()
+        url = f"{server.url}/teachers.zip"
         monkeypatch.setattr(teachers, "PUBLIC_TEACHERS", Download(url, digest or sha256_of(path)))
 
     return publish
@@ -104,7 +73,7 @@ def test_public_teachers_are_downloaded_once_and_converted(size, member, server,
     identity = teacher_identity(size, "auto", tmp_path / "weights")
     assert (identity.source, identity.tag) == ("download", "wide_resnet101_2 on ImageNet, nelson1425")
     assert identity.sha256 == sha256_of(tmp_path / "weights" / f"{member}.safetensors")
-    assert server.requests == 1
+    assert len(server.ranges) == 1
 
 
 def test_another_file_than_the_expected_one_is_refused(publish, tmp_path):
@@ -116,17 +85,17 @@ def test_another_file_than_the_expected_one_is_refused(publish, tmp_path):
 
 def test_a_missing_file_says_what_to_do(publish, server, tmp_path):
     publish({"any": b""})
-    (server.root / "teachers.zip").unlink()
+    server.files.clear()
     with pytest.raises(WeightsError, match=r"cannot get teachers\.zip.*\n.*http://127.*\n.*weights/teachers\.zip"):
         teacher_identity("S", "auto", tmp_path / "weights")
 
 
 def test_a_truncated_download_is_refused_and_not_kept(publish, server, tmp_path):
     publish({"pretrained_teacher_small.pth": pickled(numbered(network().state_dict()))})
-    server.cut = True
+    server.cut_after, server.knows_ranges = 1000, False
     with pytest.raises(WeightsError):
         teacher_identity("S", "auto", tmp_path / "weights")
-    server.cut = False
+    server.cut_after = None
     assert teacher_identity("S", "auto", tmp_path / "weights").sha256
 
 
@@ -145,10 +114,9 @@ def test_an_archive_without_the_teacher_says_what_it_holds(publish, tmp_path):
 
 
 def test_no_archive_at_all(server, monkeypatch, tmp_path):
-    path = server.root / "teachers.zip"
-    path.write_bytes(b"<html>sign in first</html>")
-    url = f"http://127.0.0.1:{server.server_port}/teachers.zip"
-    monkeypatch.setattr(teachers, "PUBLIC_TEACHERS", Download(url, sha256_of(path)))
+    server.files["teachers.zip"] = page = b"<html>sign in first</html>"
+    download = Download(f"{server.url}/teachers.zip", hashlib.sha256(page).hexdigest())
+    monkeypatch.setattr(teachers, "PUBLIC_TEACHERS", download)
     with pytest.raises(WeightsError, match="not a readable zip"):
         teacher_identity("S", "auto", tmp_path / "weights")
 

@@ -1,7 +1,5 @@
 import hashlib
 import multiprocessing
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -9,14 +7,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from methods.download import Download
 from methods.errors import MethodError, WeightsError
-from methods.weights.files import (
-    Download,
-    default_cache_directory,
-    default_weights_directory,
-    fetch,
-    sha256_of,
-)
+from methods.weights.files import default_cache_directory, default_weights_directory, fetch, sha256_of
 from methods.weights.sources import identify, locate
 from methods.weights.states import load_fitted, read_state
 
@@ -25,41 +18,14 @@ DIGEST = hashlib.sha256(CONTENT).hexdigest()
 OTHERWISE = "take another"
 
 
-class Handler(BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.server.requests.append(self.path)
-        if self.path == "/missing.pth":
-            self.send_error(404)
-            return
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(CONTENT)))
-        self.end_headers()
-        self.wfile.write(CONTENT[: len(CONTENT) // 2] if self.path == "/truncated.pth" else CONTENT)
-
-    def log_message(self, *_):
-        pass
-
-
-@pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.requests = []
-        server.url = f"http://127.0.0.1:{server.server_port}"
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
-
-
 def test_downloads_once(server, tmp_path):
+    server.files[f"net-{DIGEST[:8]}.pth"] = CONTENT
     download = Download(f"{server.url}/net-{DIGEST[:8]}.pth", DIGEST[:8])
     for _ in range(2):
         path = fetch(download, tmp_path / "new" / "folder", OTHERWISE)
         assert path == tmp_path / "new" / "folder" / f"net-{DIGEST[:8]}.pth"
         assert path.read_bytes() == CONTENT
-    assert len(server.requests) == 1
+    assert len(server.ranges) == 1
 
 
 def check_message(error, download, directory):
@@ -77,12 +43,15 @@ def check_message(error, download, directory):
         ("net.pth", "0" * 64, f"server sent a file with SHA-256 {DIGEST}"),
     ],
 )
-def test_failed_download_says_what_to_do_and_leaves_nothing(server, tmp_path, name, digest, reason):
+def test_failed_download_says_what_to_do_and_leaves_nothing_that_looks_whole(server, tmp_path, name, digest, reason):
+    server.files |= {"truncated.pth": CONTENT, "net.pth": CONTENT}
+    server.cut_after = len(CONTENT) // 2 if name == "truncated.pth" else None
+    server.knows_ranges = False
     download = Download(f"{server.url}/{name}", digest)
     with pytest.raises(WeightsError, match=reason) as error:
         fetch(download, tmp_path, OTHERWISE)
     check_message(error, download, tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} <= {f"{name}.lock"}
+    assert not (tmp_path / name).exists()
 
 
 def test_unreachable_server(tmp_path, monkeypatch):
@@ -93,6 +62,16 @@ def test_unreachable_server(tmp_path, monkeypatch):
     check_message(error, download, tmp_path)
 
 
+def test_cut_off_download_continues(server, tmp_path):
+    server.files["net.pth"], server.cut_after, server.knows_ranges = CONTENT, len(CONTENT) // 2, False
+    download = Download(f"{server.url}/net.pth", DIGEST)
+    with pytest.raises(WeightsError, match="download failed"):
+        fetch(download, tmp_path, OTHERWISE)
+    server.cut_after, server.knows_ranges = None, True
+    assert fetch(download, tmp_path, OTHERWISE).read_bytes() == CONTENT
+    assert server.ranges[-1] == f"bytes={len(CONTENT) // 2}-"
+
+
 def test_file_put_there_by_hand_is_checked(server, tmp_path):
     download = Download(f"{server.url}/net.pth", DIGEST)
     (tmp_path / "net.pth").write_bytes(CONTENT[:-1])
@@ -101,7 +80,7 @@ def test_file_put_there_by_hand_is_checked(server, tmp_path):
     check_message(error, download, tmp_path)
     (tmp_path / "net.pth").write_bytes(CONTENT)
     assert fetch(download, tmp_path, OTHERWISE).read_bytes() == CONTENT
-    assert server.requests == []
+    assert server.ranges == []
 
 
 def test_directory_that_cannot_be_made(tmp_path):
@@ -111,11 +90,12 @@ def test_directory_that_cannot_be_made(tmp_path):
 
 
 def test_processes_share_one_download(server, tmp_path):
+    server.files["net.pth"] = CONTENT
     download = Download(f"{server.url}/net.pth", DIGEST)
     with multiprocessing.get_context("spawn").Pool(3) as pool:
         paths = pool.starmap(fetch, [(download, tmp_path, OTHERWISE)] * 3)
     assert paths == [tmp_path / "net.pth"] * 3
-    assert len(server.requests) == 1
+    assert len(server.ranges) == 1
 
 
 def test_digest_follows_the_file(tmp_path: Path):

@@ -1,0 +1,1 @@
+"""Whether what lies on the disk is what was published, and how to mend it."""
