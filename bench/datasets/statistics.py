@@ -2,7 +2,7 @@
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 import numpy as np
@@ -123,15 +123,14 @@ def describe(scenario: Scenario, side: int = 224) -> Statistics:
         side: Height and width in pixels that masks are resized to; papers use 224.
 
     Raises:
-        DataError: An image or a mask is missing or damaged, or what masks mean is not clear; names the file.
+        DataError: An image or a mask is missing or damaged; names the file.
     """
-    with_masks = [place for place, image in enumerate(scenario.test) if image.anomalous and image.masks]
+    with_masks = tuple(image for image in scenario.test if image.anomalous and image.masks)
+    paths = [*scenario.train, *scenario.validation, *(image.path for image in scenario.test)]
     with ThreadPoolExecutor(usable_cores()) as pool:
-        normal = Counter(pool.map(image_size, [*scenario.train, *scenario.validation]))
-        test = list(pool.map(image_size, [image.path for image in scenario.test]))
-        truth = read_ground_truth(scenario, test)
-        defects = tuple(pool.map(partial(_defects, truth, side=side), with_masks))
-    sizes = normal + Counter(test)
+        sizes = dict(zip(paths, pool.map(image_size, paths), strict=True))
+        truth = read_ground_truth(replace(scenario, test=with_masks), [sizes[image.path] for image in with_masks])
+        defects = tuple(pool.map(partial(_defects, truth, side=side), range(len(with_masks))))
     anomalous = sum(image.anomalous for image in scenario.test)
     return Statistics(
         scenario=scenario.id,
@@ -140,7 +139,7 @@ def describe(scenario: Scenario, side: int = 224) -> Statistics:
         validation=len(scenario.validation),
         normal=len(scenario.test) - anomalous,
         anomalous=anomalous,
-        sizes=dict(sizes.most_common()),
+        sizes=dict(Counter(sizes.values()).most_common()),
         defects=defects,
         side=side,
     )

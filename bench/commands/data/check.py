@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
 
 from bench.commands.flags import console
-from bench.options import DataRoot, Flag, default_data_root
+from bench.options import DataRoot, Flag, Masks, default_data_root
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,11 +26,13 @@ class CheckOptions:
     Attributes:
         names: all, demo, a collection, or collection/scenario.
         data_root: Folder of the collections.
+        masks: nonzero or half: which values of a mask mark a defect, where it holds several labels.
         json: Print what is found as JSON.
     """
 
     names: Annotated[list[str] | None, Flag(argument="[NAME]...", completions="datasets")] = None
     data_root: DataRoot = field(default_factory=default_data_root)
+    masks: Masks = None
     json: bool = False
 
 
@@ -43,7 +45,7 @@ def check(options: CheckOptions) -> int:
     from bench.datasets.checking.check import check_scenario
 
     terminal = console()
-    scenarios = named_scenarios(options.names, options.data_root)
+    scenarios = named_scenarios(options.names, options.data_root, options.masks)
     checks = _check_collections(options.names or ["all"], scenarios)
     for scenario in scenarios:
         with terminal.status(f"checking {scenario.id}"):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
 
 from bench.commands.flags import console
-from bench.options import DataRoot, Flag, Folder, Limits, default_data_root
+from bench.options import DataRoot, Flag, Folder, Limits, Masks, default_data_root
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,12 +23,14 @@ class StatsOptions:
     Attributes:
         names: all, demo, a collection, or collection/scenario.
         data_root: Folder of the collections.
+        masks: nonzero or half: which values of a mask mark a defect, where it holds several labels.
         out: Write figures and CSV files to this folder.
         side: Height and width in pixels that masks are resized to, to see which defects vanish.
     """
 
     names: Annotated[list[str] | None, Flag(argument="[NAME]...", completions="datasets")] = None
     data_root: DataRoot = field(default_factory=default_data_root)
+    masks: Masks = None
     out: Folder | None = None
     side: Annotated[int, Limits(ge=1)] = 224
 
@@ -40,7 +42,7 @@ def stats(options: StatsOptions) -> int:
 
     terminal = console()
     described = []
-    for scenario in named_scenarios(options.names, options.data_root):
+    for scenario in named_scenarios(options.names, options.data_root, options.masks):
         with terminal.status(f"reading {scenario.id}"):
             described.append(describe(scenario, options.side))
     terminal.print(_images_table(described))

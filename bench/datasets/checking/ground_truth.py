@@ -12,7 +12,6 @@ from bench.datasets.catalogue import KnownCollection
 from bench.datasets.checking.finding import Finding, count, get_again, relative_names, some
 from bench.datasets.checking.inspection import Inspected
 from bench.datasets.masks import read_ground_truth
-from bench.datasets.pixels import image_size
 from bench.datasets.scenario import Scenario, expected_mask
 from bench.errors import DataError
 
@@ -48,11 +47,12 @@ def mask_contents(scenario: Scenario, inspected: Mapping[Path, Inspected]) -> It
             files=names,
         )
     unusable = {path for path, one in inspected.items() if one.error} | set(other)
-    usable = [image for image in with_masks if not unusable & {image.path, *image.masks}]
+    usable = tuple(image for image in with_masks if not unusable & {image.path, *image.masks})
+    sizes = [size for image in usable if (size := inspected[image.path].size) is not None]
     try:
-        truth = read_ground_truth(replace(scenario, test=tuple(usable)), [image_size(image.path) for image in usable])
+        truth = read_ground_truth(replace(scenario, test=usable), sizes)
     except DataError as error:
-        yield Finding("masks without meaning", str(error))
+        yield Finding("masks without meaning", str(error), "Run with --masks, or restore the published masks.")
         return
     with ThreadPoolExecutor(usable_cores()) as pool:
         marked = list(pool.map(lambda place: bool(np.any(truth.mask(place))), range(len(usable))))

@@ -1,6 +1,5 @@
 """What a file says of itself, and whether it is whole: at the speed of the disk where its format has checksums."""
 
-import struct
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,6 +9,8 @@ from PIL import Image
 from PIL.ImageFile import ImageFile
 
 from bench.datasets.cache import usable_cores
+from bench.datasets.pixels import is_deep, read_image, size_of
+from bench.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Inspected:
 
     Attributes:
         path: Where it is.
-        size: Height and width in pixels as stored; ``None`` if it cannot be read.
+        size: Height and width in pixels of the upright picture; ``None`` if it cannot be read.
         mode: Pillow's name of its pixels, such as ``L`` or ``RGB``.
         bits: Of each pixel and channel.
         error: Why it cannot be read; empty if it can.
@@ -43,26 +44,22 @@ def inspect_files(paths: Sequence[Path]) -> dict[Path, Inspected]:
 
 def _inspect(path: Path) -> Inspected:
     try:
-        with Image.open(path) as image:
-            size, mode = (image.height, image.width), image.mode
-            bits = _bits(image)
-            if image.format == "PNG":
-                image.verify()
-            else:
-                image.draft("L", (1, 1))
-                image.load()
-    except FileNotFoundError:
-        return Inspected(path, error="a dangling link" if path.is_symlink() else "no such file")
-    except (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError) as error:
-        return Inspected(path, error=getattr(error, "strerror", None) or str(error).removesuffix(f" {str(path)!r}"))
-    return Inspected(path, size, mode, bits)
+        return read_image(path, lambda image: _read_to_the_end(path, image))
+    except DataError as error:
+        return Inspected(path, error=str(error).removeprefix(f"cannot read {path}: ").partition(". Restore")[0])
+
+
+def _read_to_the_end(path: Path, image: Image.Image) -> Inspected:
+    inspected = Inspected(path, size_of(image), image.mode, _bits(image))
+    if image.format == "PNG":
+        image.verify()
+    else:
+        image.draft("L", (1, 1))
+        image.load()
+    return inspected
 
 
 def _bits(image: Image.Image) -> int:
-    if image.mode == "1":
-        return 1
-    if image.mode == "F":
-        return 32
     # RGB of 16 bits is opened as RGB of 8
     stored = str(image.tile[0][3]) if isinstance(image, ImageFile) and image.tile else ""
-    return 16 if image.mode.startswith("I") or ";16" in stored else 8
+    return 16 if is_deep(image) or ";16" in stored else 8
