@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from bench.datasets.cache import Cache, replace_atomically, usable_cores
-from bench.datasets.images import read_image
+from bench.datasets.pixels import read_image
 
 
 def marked(masks: Sequence[Path], cache: Cache) -> list[bool]:
