@@ -88,7 +88,7 @@ def perfect_map(image):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in FOLDERS if name not in ("elpv", "VisA_20220922")])
+@pytest.mark.parametrize("name", FOLDERS)
 def test_perfect_maps_are_perfect(root, tmp_path, cache, name):
     for scenario in select_scenarios(name, root, cache):
         for image in scenario.test:
