@@ -14,8 +14,8 @@ _ODD_NAMES = 0.1
 
 
 def unreadable_files(scenario: Scenario, inspected: Mapping[Path, Inspected]) -> Iterator[Finding]:
-    """Name the images and masks that are damaged; links to nothing are among the scenario's problems already."""
-    damaged = [one for one in inspected.values() if one.error and (one.path.exists() or not one.path.is_symlink())]
+    """Name the images and masks that are damaged; those that are gone are among the scenario's problems already."""
+    damaged = [one for one in inspected.values() if one.error and one.path.exists()]
     if damaged:
         reasons = some(f"{relative_names(scenario, [one.path])[0]}: {one.error}" for one in damaged)
         yield Finding(

@@ -238,3 +238,6 @@ def test_elpv_comes_from_the_package_index(tmp_path):
     assert len(list((tmp_path / "elpv/images").glob("*.png"))) == 2624
     assert (tmp_path / "elpv/labels.csv").read_text().count("\n") == 2624
     assert {path.name for path in tmp_path.iterdir()} == {"elpv", "cache"}
+    checked = CliRunner().invoke(app, ["data", "check", "--data-root", str(tmp_path)])
+    assert checked.exit_code == 0, checked.output
+    assert "elpv/mono, compared with ELPV: good" in checked.output
