@@ -17,7 +17,7 @@ from bench.datasets.masks import GroundTruth
 from bench.datasets.pixels import image_size
 from bench.datasets.scenario import Scenario
 from bench.datasets.selection import select_scenarios
-from bench.errors import UsageError
+from bench.errors import BenchError, UsageError
 from bench.given_maps import SCORES_FILE, folders_of
 from bench.keys import score_key
 from bench.machine.devices import Slot, choose_slots, make_products_deterministic, usable_cores
@@ -191,7 +191,7 @@ def _kept_by_run(options: EvaluationOptions, cache: Cache) -> Iterator[MapOrigin
     for record in records:
         name, folder = _scenario_id(record), store.cell_directory(record)
         if name not in scenarios:
-            scenarios[name] = select_scenarios(name, options.data_root, cache, options.masks)[0]
+            scenarios[name] = _scenario_of(record, options, cache)
         if options.with_models:
             slot = choose_slots(record.environment.device.partition(":")[0], 1)[0]
             # As many threads as in the cell: sums that are shared out otherwise differ in their last bits.
@@ -199,6 +199,15 @@ def _kept_by_run(options: EvaluationOptions, cache: Cache) -> Iterator[MapOrigin
             yield KeptModelOrigin(scenarios[name], record, folder, same, cache)
         else:
             yield KeptMapsOrigin(scenarios[name], record, folder)
+
+
+def _scenario_of(record: Record, options: EvaluationOptions, cache: Cache) -> Scenario:
+    """The scenario of a record; one that cannot be found or listed any more says so when it is checked."""
+    try:
+        return select_scenarios(_scenario_id(record), options.data_root, cache, options.masks)[0]
+    except BenchError as error:
+        why = str(error).splitlines()[0]
+        return Scenario(record.collection, record.scenario, train=(), validation=(), test=(), problems=(why,))
 
 
 def _scenario_id(record: Record) -> str:

@@ -5,11 +5,11 @@
     <maps>/<scenario>/test/<defect>/<stem>.tiff               (or .tif, .npy, .npz with one array)
     <maps>/<collection>/<scenario>/test/<defect>/<stem>.tiff  (where two collections have a scenario of one name)
     <scenario's maps>/scores.csv                              (optional: image,score)
+
+A collection may be called by its own name or as its folder under the data root is.
 """
 
-import csv
 import hashlib
-import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,14 +19,18 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from bench.datasets.cache import Cache, usable_cores
-from bench.datasets.scenario import Scenario, TestImage
+from bench.datasets.catalogue import published_name
+from bench.datasets.scenario import Scenario, TestImage, composed
+from bench.datasets.tables import read_table
 from bench.errors import DataError
 
 SUFFIXES = (".tiff", ".tif", ".npy", ".npz")
 SCORES_FILE = "scores.csv"
 _SHOWN = 3
+_SIXTEEN_BITS = ("I;16", "I;16L", "I;16B")
 
 
 @dataclass(frozen=True)
@@ -57,9 +61,29 @@ class MapFolder:
 
 
 def folders_of(scenario: Scenario, maps: Path) -> list[Path]:
-    """The folders under ``maps`` that may hold a scenario's maps, the one that names the collection first."""
-    candidates = (maps / scenario.collection.name / scenario.name, maps / scenario.name)
-    return [folder for folder in candidates if (folder / "test").is_dir()]
+    """The folders under ``maps`` that may hold a scenario's maps, those that name the collection first."""
+    above = scenario.folder.parent
+    collections = (
+        scenario.collection.name,
+        published_name(scenario.collection.name),
+        above.name,
+        f"{above.parent.name}/{above.name}",
+    )
+    candidates = [f"{collection}/{scenario.name}" for collection in collections] + [scenario.name]
+    found = (_below(maps, candidate) for candidate in dict.fromkeys(candidates))
+    return [folder for folder in found if folder is not None and (folder / "test").is_dir()]
+
+
+def _below(folder: Path, name: str) -> Path | None:
+    """A folder below another by its name, in whichever of Unicode's forms; ``None`` if there is none."""
+    for part in name.split("/"):
+        if not folder.is_dir():
+            return None
+        matching = [entry for entry in sorted(folder.iterdir()) if composed(entry.name) == composed(part)]
+        if not matching:
+            return None
+        folder = matching[0]
+    return folder
 
 
 def find_maps(scenario: Scenario, folder: Path) -> MapFolder:
@@ -71,7 +95,7 @@ def find_maps(scenario: Scenario, folder: Path) -> MapFolder:
     by_place: dict[str, list[Path]] = {}
     for file in sorted((folder / "test").glob("*/*")):
         if file.suffix.lower() in SUFFIXES and not file.name.startswith("."):
-            by_place.setdefault(f"test/{file.parent.name}/{file.stem}", []).append(file)
+            by_place.setdefault(composed(f"test/{file.parent.name}/{file.stem}"), []).append(file)
     files = []
     missing: list[TestImage] = []
     for image in scenario.test:
@@ -116,9 +140,7 @@ def read_map(file: Path) -> NDArray[Any]:
 
 def _read(file: Path) -> NDArray[Any]:
     if file.suffix.lower() in (".tiff", ".tif"):
-        import tifffile
-
-        return np.asarray(tifffile.imread(file))
+        return _read_tiff(file)
     with file.open("rb") as opened:
         loaded = np.load(opened, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
@@ -128,29 +150,39 @@ def _read(file: Path) -> NDArray[Any]:
         return np.asarray(loaded[loaded.files[0]])
 
 
+def _read_tiff(file: Path) -> NDArray[Any]:
+    """Read a TIFF file with tifffile or, where that lacks a compression, with Pillow."""
+    import tifffile
+
+    try:
+        return np.asarray(tifffile.imread(file))
+    except ValueError as error:
+        if "imagecodecs" not in str(error):
+            raise
+        with Image.open(file) as image:
+            pages = getattr(image, "n_frames", 1)
+            if pages > 1 or image.mode not in ("F", "L", "1", *_SIXTEEN_BITS):
+                raise ValueError(
+                    f"{error}, and the file holds {pages} pages of {image.mode}; pip install imagecodecs"
+                ) from error
+            return np.asarray(image)
+
+
 def read_scores(maps: MapFolder, scenario: Scenario) -> NDArray[np.float64] | None:
-    """Read the image scores from ``scores.csv`` beside the maps: columns ``image`` and ``score``; ``None`` without it.
+    """Read the image scores from ``scores.csv`` beside the maps: columns ``image`` and ``score``; ``None`` without.
 
     Raises:
-        DataError: A test image is missing, unknown or repeated, or a score is no finite number.
+        DataError: The file is no such table, a test image is missing, unknown or repeated, or a score is no finite number.
     """
     path = maps.folder / SCORES_FILE
     if not path.is_file():
         return None
     scores: dict[str, float] = {}
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            for number, row in enumerate(csv.DictReader(file), start=2):
-                name, score = row["image"], float(row["score"])
-                if name in scores or not math.isfinite(score):
-                    problem = "two scores" if name in scores else f"the score {score}"
-                    raise ValueError(f"line {number}: {name} has {problem}")  # noqa: TRY301
-                scores[name] = score
-    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
-        raise DataError(
-            f"cannot read image scores from {path} ({type(error).__name__}: {error}): expected the columns image "
-            "(test/<defect>/<stem>) and score"
-        ) from error
+    for row in read_table(path, ("image", "score")).rows:
+        name = composed(row.text("image"))
+        if name in scores:
+            raise row.error("image", f"{name} has two scores")
+        scores[name] = row.number("score")
     names = [image.name for image in scenario.test]
     if set(names) != set(scores):
         different = sorted(set(names) ^ set(scores))

@@ -301,10 +301,12 @@ def _merged(
 
 def _read_config(path: Path, model: type[Any]) -> dict[str, object]:
     try:
-        with path.expanduser().open("rb") as file:
-            table = tomllib.load(file)
+        # Editors on Windows begin files with a byte order mark.
+        table = tomllib.loads(path.expanduser().read_bytes().decode("utf-8-sig"))
     except OSError as error:
         raise UsageError(f"cannot read the configuration {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"the configuration {path} is not UTF-8 ({error.reason}): save it as UTF-8") from error
     except ValueError as error:
         raise UsageError(f"the configuration {path} is not valid TOML: {error}") from error
     names = {flag_name(option.name): option.name for option in fields(model)}

@@ -147,8 +147,7 @@ class Scenario:
         return _sha256(f"{role}\0{self._relative(path)}\0{digests[path]}\n" for role, path in files)
 
     def _relative(self, path: Path) -> str:
-        name = Path(os.path.relpath(path, self.folder)).as_posix()
-        return unicodedata.normalize("NFC", name)  # file systems disagree on how a letter with an accent is written
+        return composed(Path(os.path.relpath(path, self.folder)).as_posix())
 
     @cached_property
     def _digests(self) -> list[tuple[Path, str]]:
@@ -205,6 +204,11 @@ class Scenario:
 
     def _error(self, what: str, remedy: str) -> DataError:
         return DataError(f"scenario {self.id} {what} ({self.folder}): {remedy}")
+
+
+def composed(name: str) -> str:
+    """A name in Unicode's composed form: file systems disagree on how a letter with an accent is written."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _sha256(lines: Iterable[str]) -> str:

@@ -10,9 +10,8 @@ from bench.datasets.cache import Cache
 from bench.datasets.catalogue import collection_of, counted_as, known_by_folder, known_by_layout, known_collection
 from bench.datasets.demo import DEMO, DEMO_SCENARIOS, demo_folder
 from bench.datasets.layouts import LAYOUTS
-from bench.datasets.layouts.folders import composed
 from bench.datasets.layouts.layout import Layout
-from bench.datasets.scenario import MaskRule, Scenario
+from bench.datasets.scenario import MaskRule, Scenario, composed
 from bench.errors import DataError, UsageError
 from results.record import Collection
 

@@ -28,6 +28,7 @@ __all__ = [
     "known_by_scenario",
     "known_collection",
     "known_collections",
+    "published_name",
 ]
 
 
@@ -74,6 +75,12 @@ def counted_as(collection: Collection, scenario: str) -> Collection:
     if known is None or scenario in known.images:
         return collection
     return Collection(name=f"{collection.name}{_OTHER}", title=f"{collection.title}, other scenarios")
+
+
+def published_name(collection: str) -> str:
+    """What the collection is called in whose folder the scenarios of ``collection`` lie, published ones or others."""
+    base = collection.removesuffix(_OTHER)
+    return base if known_collection(base) is not None else collection
 
 
 def completeness(

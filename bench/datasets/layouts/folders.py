@@ -11,7 +11,6 @@
 """
 
 import re
-import unicodedata
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +19,7 @@ from bench.datasets.accounting import entries, images_in, is_image
 from bench.datasets.cache import Cache
 from bench.datasets.catalogue import known_by_folder
 from bench.datasets.layouts.assembling import GOOD, Found, assemble
-from bench.datasets.scenario import Scenario, TestImage
+from bench.datasets.scenario import Scenario, TestImage, composed
 
 DEFECTS_CONFIG = "defects_config.json"
 """LOCO form: which pixel value of a mask means which defect, and the defect's saturation threshold."""
@@ -189,8 +188,3 @@ class _Reading:
         why = "belonging to no test image" if anomalous else "of normal images"
         example = files[0].relative_to(self.folder).as_posix()
         self.notes.append(f"{len(files)} mask{'s' if len(files) > 1 else ''} {why} left out, such as {example}")
-
-
-def composed(name: str) -> str:
-    """A name in Unicode's composed form: file systems disagree on how a letter with an accent is written."""
-    return unicodedata.normalize("NFC", name)
