@@ -156,7 +156,7 @@ def _read_tiff(file: Path) -> NDArray[Any]:
 
     try:
         return np.asarray(tifffile.imread(file))
-    except ValueError as error:
+    except (ValueError, KeyError) as error:
         if "imagecodecs" not in str(error):
             raise
         with Image.open(file) as image:
@@ -172,7 +172,7 @@ def read_scores(maps: MapFolder, scenario: Scenario) -> NDArray[np.float64] | No
     """Read the image scores from ``scores.csv`` beside the maps: columns ``image`` and ``score``; ``None`` without.
 
     Raises:
-        DataError: The file is no such table, a test image is missing, unknown or repeated, or a score is no finite number.
+        DataError: The file is no such table, a test image is missing, unknown or repeated, or a score is not finite.
     """
     path = maps.folder / SCORES_FILE
     if not path.is_file():

@@ -1,13 +1,19 @@
-"""Files of anomaly maps from elsewhere."""
+"""Files of anomaly maps from elsewhere, and of image scores."""
 
+import dataclasses
+import unicodedata
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
+from cli_support import write_scenario
+from PIL import Image
 
+from bench.datasets.cache import Cache
+from bench.datasets.selection import select_scenarios
 from bench.errors import DataError
-from bench.given_maps import read_map
+from bench.given_maps import MapFolder, find_maps, folders_of, read_map, read_scores
 
 
 @pytest.mark.parametrize("form", ["tiff", "npz", "npy"])
@@ -32,3 +38,112 @@ def test_whatever_is_damaged_in_a_map_names_its_file(form: str, tmp_path: Path) 
             messages.append(str(error))
     assert len(messages) > 30
     assert all(str(file) in message for message in messages)
+
+
+FLOATS = np.random.default_rng(0).random((40, 50), dtype=np.float32)
+INTEGERS = np.random.default_rng(0).integers(0, 65536, (40, 50)).astype(np.uint16)
+
+
+@pytest.mark.parametrize("array", [FLOATS, INTEGERS], ids=["float32", "uint16"])
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "packbits", None])
+def test_every_common_compression_is_read_exactly(tmp_path: Path, array: np.ndarray, compression: str | None) -> None:
+    Image.fromarray(array).save(tmp_path / "map.tif", compression=compression)
+    np.testing.assert_array_equal(read_map(tmp_path / "map.tif"), array.astype(np.float32))
+
+
+@pytest.mark.parametrize("options", [{"byteorder": ">"}, {"tile": (16, 16)}], ids=["big-endian", "tiled"])
+def test_other_ways_of_storing_are_read_exactly(tmp_path: Path, options: dict[str, object]) -> None:
+    tifffile.imwrite(tmp_path / "map.tiff", FLOATS, **options)
+    np.testing.assert_array_equal(read_map(tmp_path / "map.tiff"), FLOATS)
+
+
+@pytest.mark.parametrize(("array", "predictor"), [(INTEGERS, 2), (FLOATS, 3)])
+def test_differences_of_neighbours_are_read_exactly(tmp_path: Path, array: np.ndarray, predictor: int) -> None:
+    Image.fromarray(array).save(tmp_path / "map.tif", compression="tiff_lzw", tiffinfo={317: predictor})
+    np.testing.assert_array_equal(read_map(tmp_path / "map.tif"), array.astype(np.float32))
+
+
+def test_several_pages_are_refused(tmp_path: Path) -> None:
+    page = Image.fromarray(FLOATS)
+    page.save(tmp_path / "map.tif", save_all=True, append_images=[page], compression="tiff_lzw")
+    with pytest.raises(DataError, match=r"map\.tif.*2 pages of F; pip install imagecodecs"):
+        read_map(tmp_path / "map.tif")
+
+
+SCORES = {"test/good/000": 0.25, "test/good/001": 0.5, "test/good/002": 1.0}
+
+
+def written(separator: str = ",", comma: str = ".", head: str = "image,score") -> str:
+    lines = [head.replace(",", separator)]
+    lines += [f"{name}{separator}{str(score).replace('.', comma)}" for name, score in SCORES.items()]
+    return "\r\n".join(lines) + "\r\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        written().encode(),
+        written().encode("utf-8-sig"),
+        written().encode("utf-16"),
+        written(";").encode(),
+        written(";", ",").encode("utf-8-sig"),
+        written("\t").encode(),
+        written(", ").encode(),
+        written(head="Image,Score").encode(),
+        ("sep=;\n" + written(";")).encode(),
+        written().replace("test/good/000", '"test/good/000"').encode(),
+    ],
+    ids=["plain", "mark", "utf-16", "semicolons", "decimal-commas", "tabs", "blanks", "capitals", "declared", "quoted"],
+)
+def test_scores_are_read_as_spreadsheets_save_them(tmp_path: Path, content: bytes) -> None:
+    write_scenario(tmp_path / "data/parts/bolt")
+    (scenario,) = select_scenarios("parts/bolt", tmp_path / "data", Cache(tmp_path, enabled=False))
+    (tmp_path / "scores.csv").write_bytes(content)
+    normal = [image for image in scenario.test if not image.anomalous]
+    scores = read_scores(MapFolder(tmp_path, (), ()), dataclasses.replace(scenario, test=tuple(normal)))
+    assert scores is not None
+    assert scores.tolist() == list(SCORES.values())
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("picture,score\n", "no column image; its columns are picture, score"),
+        ("image,score\ntest/good/000,high\n", "line 2, column score: 'high' is no finite number"),
+        ("image,score\ntest/good/000,nan\n", "'nan' is no finite number"),
+        ("image,score\ntest/good/000,1\ntest/good/000,1\n", "line 3, column image: test/good/000 has two scores"),
+        ("", "it is empty"),
+    ],
+)
+def test_what_is_wrong_with_scores_is_said(tmp_path: Path, content: str, message: str) -> None:
+    write_scenario(tmp_path / "data/parts/bolt")
+    (scenario,) = select_scenarios("parts/bolt", tmp_path / "data", Cache(tmp_path, enabled=False))
+    (tmp_path / "scores.csv").write_text(content)
+    with pytest.raises(DataError) as caught:
+        read_scores(MapFolder(tmp_path, (), ()), scenario)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "maps"),
+    [
+        ("mvtec_ad/widget", ["mvtec_ad/widget", "mvtec_ad_other/widget", "widget"]),
+        ("mvtec_anomaly_detection/bottle", ["mvtec_ad/bottle", "mvtec_anomaly_detection/bottle", "bottle"]),
+        ("VisA_pytorch/1cls/candle", ["visa/candle", "VisA_pytorch/1cls/candle", "candle"]),
+        ("A, B/part, left", ["A, B/part, left", "part, left"]),
+        ("Größe/Teil-é", ["Größe/Teil-é", "Teil-é"]),
+    ],
+)
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_maps_lie_under_any_name_that_finds_the_scenario(tmp_path: Path, data: str, maps: list[str], form: str) -> None:
+    write_scenario(tmp_path / "data" / unicodedata.normalize("NFD", data))
+    (scenario,) = select_scenarios("all", tmp_path / "data", Cache(tmp_path, enabled=False))
+    for index, name in enumerate(maps):
+        folder = tmp_path / str(index) / unicodedata.normalize(form, name)
+        for image in scenario.names:
+            path = folder / f"{image}.npy"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            np.save(path, FLOATS)
+        (found,) = folders_of(scenario, tmp_path / str(index))
+        assert found == folder
+        assert len(find_maps(scenario, found).files) == len(scenario.test)

@@ -105,3 +105,12 @@ class Coloured(Sized):
 def test_docstrings_describe_options() -> None:
     assert described(Sized) == {"side": "Height and width.", "norm": "l1 or l2."}
     assert described(Coloured) == {"side": "Height and width.", "norm": "Always l2.", "colour": "Of it."}
+
+
+def test_a_configuration_may_begin_with_a_byte_order_mark(tmp_path):
+    config = tmp_path / "bench.toml"
+    config.write_bytes("seeds = [3]\n".encode("utf-8-sig"))
+    assert resolve(RunOptions, {"methods": "patchcore"}, "bench run", config).seeds == (3,)
+    config.write_bytes("seeds = [3]\n".encode("utf-16"))
+    with pytest.raises(UsageError, match=r"bench\.toml is not UTF-8"):
+        resolve(RunOptions, {"methods": "patchcore"}, "bench run", config)
