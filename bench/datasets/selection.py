@@ -261,11 +261,11 @@ def _nothing_found(inventory: Inventory, data_root: Path | None) -> str:
         return f"{data_root} is itself a collection or a scenario: pass --data-root {above}"
     else:
         problem = f"no collection found under {data_root}"
-        problem += "".join(f"\n{over.folder} {over.why}" for over in inventory.passed_over)
+    not_read = "".join(f"\nnot read: {over.folder} {over.why}" for over in inventory.passed_over)
     return (
         f"{problem}: expected <collection>/<scenario>/train/good and <collection>/<scenario>/test, such as "
         f"mvtec_ad/bottle/train/good\npoint --data-root or BENCH_DATA at such a folder, or try --datasets demo, which "
-        f"needs no data"
+        f"needs no data{not_read}"
     )
 
 
