@@ -90,7 +90,8 @@ def account_for(folder: Path, used: Collection[Path], *, elsewhere: Collection[P
     spoken = {os.path.normpath(path) for path in used}
     for file in _files(folder, frozenset(map(os.path.normpath, elsewhere)), (), walk):
         if file.is_symlink() and not file.exists():
-            walk.problems.append(f"{file} is a link to {file.readlink()}, which does not exist")
+            place = file.relative_to(folder).as_posix()
+            walk.problems.append(f"{place} is a link to {file.readlink()}, which does not exist")
         elif os.path.normpath(file) not in spoken:
             walk.left_out[file.parent].append(file.name)
     notes = [_note(place.relative_to(folder), names) for place, names in sorted(walk.left_out.items())]

@@ -171,7 +171,7 @@ class _Reading:
         masks: Masks = {}
         for stem, found in candidates.items():
             if len(found) > 1:
-                names = " and ".join(str(entry) for entry in found)
+                names = " and ".join(entry.relative_to(self.folder).as_posix() for entry in found)
                 self.problems.append(f"{names} could each be the ground truth of {truth.name}/{stem}")
                 self.spoken_of += found
             files = [file for entry in found for file in (images_in(entry) if entry.is_dir() else (entry,))]
