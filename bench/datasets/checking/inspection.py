@@ -9,7 +9,7 @@ from PIL import Image
 from PIL.ImageFile import ImageFile
 
 from bench.datasets.cache import usable_cores
-from bench.datasets.pixels import is_deep, read_image, size_of
+from bench.datasets.pixels import is_deep, orientation, read_image, size_of
 from bench.errors import DataError
 
 
@@ -22,6 +22,7 @@ class Inspected:
         size: Height and width in pixels of the upright picture; ``None`` if it cannot be read.
         mode: Pillow's name of its pixels, such as ``L`` or ``RGB``.
         bits: Of each pixel and channel.
+        turned: Whether its EXIF orientation is another than upright.
         error: Why it cannot be read; empty if it can.
     """
 
@@ -29,6 +30,7 @@ class Inspected:
     size: tuple[int, int] | None = None
     mode: str = ""
     bits: int = 0
+    turned: bool = False
     error: str = ""
 
 
@@ -50,7 +52,7 @@ def _inspect(path: Path) -> Inspected:
 
 
 def _read_to_the_end(path: Path, image: Image.Image) -> Inspected:
-    inspected = Inspected(path, size_of(image), image.mode, _bits(image))
+    inspected = Inspected(path, size_of(image), image.mode, _bits(image), orientation(image) != 1)
     if image.format == "PNG":
         image.verify()
     else:
