@@ -1,14 +1,13 @@
 """What a file says of itself, and whether it is whole: at the speed of the disk where its format has checksums."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 from PIL.ImageFile import ImageFile
 
-from bench.datasets.cache import usable_cores
+from bench.datasets.cache import map_in_batches
 from bench.datasets.pixels import is_deep, orientation, read_image, size_of
 from bench.errors import DataError
 
@@ -40,8 +39,7 @@ def inspect_files(paths: Sequence[Path]) -> dict[Path, Inspected]:
     PNG files are compared with their checksums, JPEG files decoded at an eighth of their size, which reads all of
     their data, others decoded.
     """
-    with ThreadPoolExecutor(usable_cores()) as pool:
-        return dict(zip(paths, pool.map(_inspect, paths), strict=True))
+    return dict(zip(paths, map_in_batches(_inspect, paths), strict=True))
 
 
 def _inspect(path: Path) -> Inspected:
