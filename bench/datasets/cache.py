@@ -6,23 +6,26 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 from bench.errors import DataError
 from methods.weights.files import default_cache_directory as default_cache_directory
 
 _log = logging.getLogger(__name__)
 
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
 _Entry = list[int | str]
 """Size, modification and change time of a file, and its digest."""
 
 _BATCH = 64
-"""Files that a thread digests at a time: handing them over one by one costs more than reading a small one."""
+"""Items that a thread takes at a time: handing them over one by one costs more than reading a small file."""
 
 _AT_ONCE = 2**22
 """Bytes up to which a file is read in one go."""
@@ -58,9 +61,7 @@ class Cache:
         folders = {folder: _index_of(folder) for folder in {path.parent for path in paths}}
         known = {folder: self._read_index(name) for folder, name in folders.items()}
         asked = [(path, known[path.parent].get(path.name)) for path in paths]
-        batches = [asked[start : start + _BATCH] for start in range(0, len(asked), _BATCH)]
-        with ThreadPoolExecutor(2 * usable_cores()) as pool:  # some wait for the disk while others compute
-            digested = [answer for batch in pool.map(_digest_all, batches) for answer in batch]
+        digested = map_in_batches(_digest, asked)
         updated, now = set(), time.time_ns()
         for path, (state, digest) in zip(paths, digested, strict=True):
             entry: _Entry = [*state, digest]
@@ -110,6 +111,17 @@ def replace_atomically(path: Path) -> Iterator[IO[bytes]]:
         raise
 
 
+def map_in_batches(compute: Callable[[_Item], _Result], items: Sequence[_Item]) -> list[_Result]:
+    """Apply a function to many small items, on all cores and while others wait for the disk.
+
+    Returns:
+        The results, in the order of the items.
+    """
+    batches = [items[start : start + _BATCH] for start in range(0, len(items), _BATCH)]
+    with ThreadPoolExecutor(2 * usable_cores()) as pool:
+        return [result for batch in pool.map(lambda batch: list(map(compute, batch)), batches) for result in batch]
+
+
 def usable_cores() -> int:
     """CPU cores this process may run on, at most 16: more threads than that wait for the disk."""
     return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 16)
@@ -119,11 +131,8 @@ def _index_of(folder: Path) -> str:
     return hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:32] + ".json"
 
 
-def _digest_all(asked: Sequence[tuple[Path, _Entry | None]]) -> list[tuple[list[int], str]]:
-    return [_digest(path, known) for path, known in asked]
-
-
-def _digest(path: Path, known: _Entry | None) -> tuple[list[int], str]:
+def _digest(asked: tuple[Path, _Entry | None]) -> tuple[list[int], str]:
+    path, known = asked
     try:
         status = path.stat()
         state = [status.st_size, status.st_mtime_ns, status.st_ctime_ns]

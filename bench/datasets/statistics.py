@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from bench.datasets.cache import usable_cores
+from bench.datasets.cache import map_in_batches, usable_cores
 from bench.datasets.masks import GroundTruth, read_ground_truth
 from bench.datasets.pixels import image_size
 from bench.datasets.scenario import Scenario
@@ -127,9 +127,9 @@ def describe(scenario: Scenario, side: int = 224) -> Statistics:
     """
     with_masks = tuple(image for image in scenario.test if image.anomalous and image.masks)
     paths = [*scenario.train, *scenario.validation, *(image.path for image in scenario.test)]
+    sizes = dict(zip(paths, map_in_batches(image_size, paths), strict=True))
+    truth = read_ground_truth(replace(scenario, test=with_masks), [sizes[image.path] for image in with_masks])
     with ThreadPoolExecutor(usable_cores()) as pool:
-        sizes = dict(zip(paths, pool.map(image_size, paths), strict=True))
-        truth = read_ground_truth(replace(scenario, test=with_masks), [sizes[image.path] for image in with_masks])
         defects = tuple(pool.map(partial(_defects, truth, side=side), range(len(with_masks))))
     anomalous = sum(image.anomalous for image in scenario.test)
     return Statistics(

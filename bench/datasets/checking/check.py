@@ -5,7 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.datasets.catalogue import KnownCollection, known_by_folder, known_collection
-from bench.datasets.checking.contents import bit_depths, duplicates, odd_names, unreadable_files
+from bench.datasets.checking.contents import (
+    bit_depths,
+    duplicates,
+    odd_names,
+    to_be_mended,
+    turned_images,
+    unreadable_files,
+)
 from bench.datasets.checking.counts import compare_counts, compare_sizes, familiar_name
 from bench.datasets.checking.finding import Finding, files_of, get_again, some
 from bench.datasets.checking.ground_truth import mask_contents, missing_masks
@@ -55,10 +62,11 @@ def check_scenario(scenario: Scenario) -> Check:
     else:
         findings += compare_counts(scenario, known, published)
         findings += compare_sizes(scenario, published, inspected)
-    findings += [Finding("to be mended", problem, "Restore, rename or remove it.") for problem in scenario.problems]
+    findings += to_be_mended(scenario)
     findings += unreadable_files(scenario, inspected)
     findings += odd_names(scenario, named_alike=known is not None)
     findings += bit_depths(scenario, inspected)
+    findings += turned_images(scenario, inspected)
     findings += missing_masks(scenario, known)
     findings += mask_contents(scenario, inspected)
     findings += duplicates(scenario, inspected)

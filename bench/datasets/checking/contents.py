@@ -9,8 +9,20 @@ from bench.datasets.checking.finding import Finding, count, images_of, relative_
 from bench.datasets.checking.inspection import Inspected
 from bench.datasets.scenario import Scenario
 
+_PROBLEMS = 5
+"""Shown one by one."""
+
 _ODD_NAMES = 0.1
 """Share of a folder's names that may be unlike the others and be called so; more are another custom."""
+
+
+def to_be_mended(scenario: Scenario) -> Iterator[Finding]:
+    """Pass on what reading the names has found, of many the first."""
+    for problem in scenario.problems[:_PROBLEMS]:
+        yield Finding("to be mended", problem, "Restore, rename or remove it.")
+    more = scenario.problems[_PROBLEMS:]
+    if more:
+        yield Finding("to be mended", f"{len(more)} more of this kind", "--json lists all of them.", files=more)
 
 
 def unreadable_files(scenario: Scenario, inspected: Mapping[Path, Inspected]) -> Iterator[Finding]:
@@ -71,6 +83,15 @@ def bit_depths(scenario: Scenario, inspected: Mapping[Path, Inspected]) -> Itera
     if len(by_mode) > 1 and len(by_bits) == 1:
         counted = ", ".join(f"{count} {mode}" for mode, count in by_mode.most_common())
         yield Finding("mixed colours", f"images of several kinds: {counted}", problem=False)
+
+
+def turned_images(scenario: Scenario, inspected: Mapping[Path, Inspected]) -> Iterator[Finding]:
+    """Say which images are not stored upright."""
+    turned = [path for path in images_of(scenario) if inspected[path].turned]
+    if turned:
+        names = relative_names(scenario, turned)
+        text = f"{count(turned, 'image')} turned as EXIF says, masks as they say themselves: {some(names)}"
+        yield Finding("turned images", text, problem=False, files=names)
 
 
 def duplicates(scenario: Scenario, inspected: Mapping[Path, Inspected]) -> Iterator[Finding]:

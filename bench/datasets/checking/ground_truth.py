@@ -47,12 +47,13 @@ def mask_contents(scenario: Scenario, inspected: Mapping[Path, Inspected]) -> It
             files=names,
         )
     unusable = {path for path, one in inspected.items() if one.error} | set(other)
-    usable = tuple(image for image in with_masks if not unusable & {image.path, *image.masks})
+    clear = (image for image in with_masks if image.saturated or len(image.masks) == 1)
+    usable = tuple(image for image in clear if not unusable & {image.path, *image.masks})
     sizes = [size for image in usable if (size := inspected[image.path].size) is not None]
     try:
         truth = read_ground_truth(replace(scenario, test=usable), sizes)
     except DataError as error:
-        yield Finding("masks without meaning", str(error), "Run with --masks, or restore the published masks.")
+        yield Finding("masks without meaning", str(error), "Say it with --masks, here and at bench run.")
         return
     with ThreadPoolExecutor(usable_cores()) as pool:
         marked = list(pool.map(lambda place: bool(np.any(truth.mask(place))), range(len(usable))))

@@ -1,15 +1,14 @@
 """What a file says of itself, and whether it is whole: at the speed of the disk where its format has checksums."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 from PIL.ImageFile import ImageFile
 
-from bench.datasets.cache import usable_cores
-from bench.datasets.pixels import is_deep, read_image, size_of
+from bench.datasets.cache import map_in_batches
+from bench.datasets.pixels import is_deep, orientation, read_image, size_of
 from bench.errors import DataError
 
 
@@ -22,6 +21,7 @@ class Inspected:
         size: Height and width in pixels of the upright picture; ``None`` if it cannot be read.
         mode: Pillow's name of its pixels, such as ``L`` or ``RGB``.
         bits: Of each pixel and channel.
+        turned: Whether its EXIF orientation is another than upright.
         error: Why it cannot be read; empty if it can.
     """
 
@@ -29,6 +29,7 @@ class Inspected:
     size: tuple[int, int] | None = None
     mode: str = ""
     bits: int = 0
+    turned: bool = False
     error: str = ""
 
 
@@ -38,8 +39,7 @@ def inspect_files(paths: Sequence[Path]) -> dict[Path, Inspected]:
     PNG files are compared with their checksums, JPEG files decoded at an eighth of their size, which reads all of
     their data, others decoded.
     """
-    with ThreadPoolExecutor(usable_cores()) as pool:
-        return dict(zip(paths, pool.map(_inspect, paths), strict=True))
+    return dict(zip(paths, map_in_batches(_inspect, paths), strict=True))
 
 
 def _inspect(path: Path) -> Inspected:
@@ -50,7 +50,7 @@ def _inspect(path: Path) -> Inspected:
 
 
 def _read_to_the_end(path: Path, image: Image.Image) -> Inspected:
-    inspected = Inspected(path, size_of(image), image.mode, _bits(image))
+    inspected = Inspected(path, size_of(image), image.mode, _bits(image), orientation(image) != 1)
     if image.format == "PNG":
         image.verify()
     else:

@@ -265,6 +265,26 @@ def test_what_is_only_worth_knowing(root):
     assert "other.png" in found["renamed files"]
 
 
+def test_images_that_are_not_stored_upright(root):
+    exif = Image.Exif()
+    exif[274] = 6
+    write(root / "screws/bolt/train/good/002.png", noise(3, (64, 48, 3)), exif=exif)
+    checked = check(root)
+    assert checked.good
+    assert notes(checked)["turned images"].startswith("1 image turned as EXIF says")
+
+
+def test_of_many_problems_the_first_are_shown_and_all_listed(root):
+    for path in (root / "screws/bolt/train/good").iterdir():
+        path.unlink()
+        path.symlink_to(path.with_name("gone"))
+    checked = check(root)
+    found = [finding for finding in checked.findings if finding.kind == "to be mended"]
+    assert len(found) == 6
+    assert found[-1].text == "7 more of this kind"
+    assert len(found[-1].files) == 7
+
+
 def test_own_data_without_pixel_labels_are_good(root):
     shutil.rmtree(root / "screws/bolt/ground_truth")
     checked = check(root)
@@ -328,3 +348,15 @@ def test_a_collection_named_as_a_whole_is_complete_or_not(root):
     assert "12 of 267 training images" in done.output
     assert known_collection("mvtec_ad").page in done.output
     assert "scenarios" not in run("mvtec_ad/pill", "--data-root", root).output
+
+
+def test_masks_whose_values_mean_nothing_by_themselves(root):
+    for index, value in enumerate((1, 2)):
+        mask = np.zeros(SIZE, np.uint8)
+        mask[10:20, 10:20] = value
+        write(root / f"screws/bolt/ground_truth/cut/{index:03}_mask.png", mask)
+    done = run("--data-root", root)
+    assert done.exit_code == 3
+    assert "masks without meaning" in done.output
+    assert "--masks" in done.output
+    assert run("--data-root", root, "--masks", "nonzero").exit_code == 0
