@@ -13,7 +13,7 @@ from bench.cells import Cell, Entrant
 from bench.datasets.cache import Cache
 from bench.datasets.photographs import PhotographFolder
 from bench.datasets.scenario import Scenario
-from bench.datasets.selection import PHOTOGRAPH_FOLDERS, select_scenarios
+from bench.datasets.selection import PHOTOGRAPH_FOLDERS, passed_over, select_scenarios
 from bench.errors import UsageError
 from bench.keys import fit_key, score_key
 from bench.options import RunOptions
@@ -37,10 +37,12 @@ class Plan:
     Attributes:
         cells: In the order in which they run.
         photographs: What the pretraining penalty takes its images from; ``None`` if no method has one.
+        passed_over: Folders that look like data and cannot be read, where all are asked for; one sentence each.
     """
 
     cells: tuple[Cell, ...]
     photographs: str | None
+    passed_over: tuple[str, ...] = ()
 
     @property
     def keys(self) -> list[str]:
@@ -76,7 +78,11 @@ def make_plan(options: RunOptions, cache: Cache) -> Plan:
         for seed in dict.fromkeys(options.seeds)
     ]
     uses = any(method.uses_photographs for method in methods.values())
-    return Plan(tuple(cells), (photographs.identity if photographs else "none") if uses else None)
+    return Plan(
+        tuple(cells),
+        (photographs.identity if photographs else "none") if uses else None,
+        passed_over(options.datasets, options.data_root),
+    )
 
 
 def plan_document(
@@ -93,6 +99,7 @@ def plan_document(
     return {
         "run_folder": str(out),
         "photographs": plan.photographs,
+        "passed_over": list(plan.passed_over),
         "cells": [_cell_document(cell, records[cell.key], due.get(cell.key)) for cell in plan.cells],
     }
 

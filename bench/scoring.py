@@ -29,16 +29,19 @@ from bench.thresholding import (
 )
 from metrics import (
     HALVES,
+    Defect,
     Halves,
     ImageMetrics,
     LocoMetrics,
     PixelMetrics,
     Regions,
+    SaturatedMetrics,
     UpsampledMaps,
     evaluate_images,
     evaluate_loco,
     evaluate_loco_images,
     evaluate_pixels,
+    evaluate_saturated,
     undefined_pixels,
 )
 from results.arrays import Example, choose_examples, make_example
@@ -72,7 +75,7 @@ class ScenarioMetrics:
         regions: Every defect region; none where the metrics are undefined.
     """
 
-    localisation: PixelMetrics | LocoMetrics
+    localisation: PixelMetrics | LocoMetrics | SaturatedMetrics
     detection: ImageMetrics | Halves[ImageMetrics]
     notes: tuple[str, ...]
     regions: tuple[RegionResult, ...]
@@ -133,7 +136,7 @@ def read_and_check(scenario: Scenario, sizes: Sequence[tuple[int, int]]) -> Grou
     Raises:
         DataError: One is missing, damaged or of another size than its image, or what their values mean is not clear.
     """
-    if scenario.saturated:
+    if _is_halved(scenario):
         for image in scenario.test:
             _kind(image)
     return read_ground_truth(scenario, sizes)
@@ -184,8 +187,8 @@ def score_further(
     images, names = scenario.test, scenario.names
     anomalous = [image.anomalous for image in images]
     upsampled = UpsampledMaps(maps.maps, list(truth.sizes))
-    halved = scenario.saturated
-    no_masks = PART_IS_ENOUGH if halved else "" if scenario.pixel_labels else NO_PIXEL_LABELS
+    halved = _is_halved(scenario)
+    no_masks = PART_IS_ENOUGH if scenario.saturated else "" if scenario.pixel_labels else NO_PIXEL_LABELS
     masks = None if no_masks else masks_of(truth)
     test = TestMaps(
         names=names,
@@ -210,9 +213,12 @@ def score(maps: AnomalyMaps, truth: GroundTruth, threads: int) -> ScenarioMetric
     """
     scenario = truth.scenario
     upsampled = UpsampledMaps(maps.maps, list(truth.sizes))
-    if scenario.saturated:
+    if _is_halved(scenario):
         return _score_halves(upsampled, maps.scores, truth, threads)
     images, names = scenario.test, scenario.names
+    detection = evaluate_images(maps.scores, [image.anomalous for image in images], names=names)
+    if scenario.saturated:
+        return _score_saturated(upsampled, detection, truth, threads)
     limits, quartile_limits = PROTOCOL.fpr_limits, (PROTOCOL.quartile_fpr_limit,)
     if scenario.pixel_labels or not any(image.anomalous for image in images):
         localisation = evaluate_pixels(
@@ -220,7 +226,6 @@ def score(maps: AnomalyMaps, truth: GroundTruth, threads: int) -> ScenarioMetric
         )
     else:
         localisation = undefined_pixels(NO_PIXEL_LABELS, limits, quartile_limits)
-    detection = evaluate_images(maps.scores, [image.anomalous for image in images], names=names)
     notes = tuple(_nothing_marked(names[index]) for index in localisation.empty_masks)
     return ScenarioMetrics(localisation, detection, notes, _regions(localisation.regions, scenario))
 
@@ -230,16 +235,36 @@ def _score_halves(
 ) -> ScenarioMetrics:
     """Score structural and logical anomalies apart, each with all normal images, and average."""
     scenario = truth.scenario
-    images = scenario.test
-    defects = OnDemand(len(images), truth.defects if scenario.pixel_labels else lambda _: [])
-    kinds, names = [_kind(image) for image in images], scenario.names
-    localisation = evaluate_loco(maps, defects, kinds, PROTOCOL.fpr_limits, names=names, threads=threads)
+    kinds, names = [_kind(image) for image in scenario.test], scenario.names
+    localisation = evaluate_loco(maps, _defects_of(truth), kinds, PROTOCOL.fpr_limits, names=names, threads=threads)
     detection = evaluate_loco_images(scores, kinds, names=names)
     halves = (localisation.structural.regions, localisation.logical.regions)
-    marked = {index for half in halves for index in half.image.tolist()}
-    empty = [image.name for index, image in enumerate(images) if image.masks and index not in marked]
     regions = tuple(region for half in halves for region in _regions(half, scenario))
-    return ScenarioMetrics(localisation, detection, (*map(_nothing_marked, empty), *localisation.notes), regions)
+    notes = (*_unmarked(scenario, halves), *localisation.notes)
+    return ScenarioMetrics(localisation, detection, notes, regions)
+
+
+def _score_saturated(maps: UpsampledMaps, detection: ImageMetrics, truth: GroundTruth, threads: int) -> ScenarioMetrics:
+    """Score defects of which a part is enough, where nobody tells structural from logical ones (AutoVI)."""
+    scenario = truth.scenario
+    localisation = evaluate_saturated(
+        maps, _defects_of(truth), PROTOCOL.fpr_limits, names=scenario.names, threads=threads
+    )
+    notes = (*_unmarked(scenario, [localisation.regions]), *localisation.notes)
+    return ScenarioMetrics(localisation, detection, notes, _regions(localisation.regions, scenario))
+
+
+def _defects_of(truth: GroundTruth) -> "OnDemand[list[Defect]]":
+    """The defects of each test image in LOCO form, read when they are asked for; none without pixel labels."""
+    return OnDemand(len(truth.sizes), truth.defects if truth.scenario.pixel_labels else lambda _: [])
+
+
+def _unmarked(scenario: Scenario, regions: Sequence[Regions]) -> Iterator[str]:
+    """A note for each anomalous image whose ground truth marks nothing."""
+    marked = {index for part in regions for index in part.image.tolist()}
+    for index, image in enumerate(scenario.test):
+        if image.masks and index not in marked:
+            yield _nothing_marked(image.name)
 
 
 def masks_of(truth: GroundTruth) -> "OnDemand[NDArray[np.bool_] | None]":
@@ -266,6 +291,12 @@ def _regions(regions: Regions, scenario: Scenario) -> tuple[RegionResult, ...]:
     return tuple(results)
 
 
+def _is_halved(scenario: Scenario) -> bool:
+    """Whether structural and logical anomalies are told apart, as in MVTec LOCO."""
+    anomalous = [image for image in scenario.test if image.anomalous]
+    return scenario.saturated and (not anomalous or any(image.defect.startswith(HALVES) for image in anomalous))
+
+
 def _kind(image: TestImage) -> str:
     """``normal``, or the half of LOCO that an anomalous image belongs to."""
     if not image.anomalous:
@@ -274,8 +305,8 @@ def _kind(image: TestImage) -> str:
         if image.defect.startswith(half):
             return half
     raise DataError(
-        f"the anomalous test images of {image.name} are neither structural nor logical: in a scenario with "
-        "saturation thresholds, folders are called structural_anomalies and logical_anomalies"
+        f"{image.name} is neither structural nor logical, while others are: in such a scenario, all folders of "
+        "anomalous images are called structural_anomalies or logical_anomalies"
     )
 
 

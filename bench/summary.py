@@ -32,6 +32,8 @@ def introduce(plan: Plan, slots: Sequence[Slot], console: Console) -> None:
         of = f" of {collection.scenarios}" if collection.scenarios else ""
         note = f" ({escape(collection.note)})" if collection.note else ""
         say(f"{escape(collection.name)}: {_count(counts[collection.name], 'scenario', of)}{note}")
+    for sentence in plan.passed_over:
+        say(f"not read: {escape(sentence)}")
     where = ", ".join(sorted({slot.device for slot in slots}))
     say(f"{_count(len(slots), 'worker')} on {where}, {_count(slots[0].threads, 'CPU thread')} each")
     if plan.photographs is not None:

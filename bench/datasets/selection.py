@@ -160,6 +160,14 @@ def select_scenarios(
     return list(chosen.values())
 
 
+def passed_over(selection: str, data_root: Path | None) -> tuple[str, ...]:
+    """What ``all`` leaves out though it looks like data, one sentence each; nothing if ``all`` is not selected."""
+    inventory = take_inventory(data_root)
+    if "all" not in split_names(selection, inventory):
+        return ()
+    return tuple(f"{over.folder} {over.why}" for over in inventory.passed_over)
+
+
 def split_names(selection: str, inventory: Inventory) -> list[str]:
     """Split a selection at its commas, but for those that belong to the name of something that is there."""
     pieces = selection.split(",")

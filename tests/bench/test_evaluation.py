@@ -1,6 +1,7 @@
 """Scoring of a scenario with saturation thresholds."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -80,10 +81,23 @@ def test_without_one_half_the_mean_is_undefined_and_says_why(tmp_path: Path) -> 
     assert {region.defect for region in metrics.regions} == {"structural_anomalies"}
 
 
-def test_anomalies_that_are_neither_are_refused(tmp_path: Path) -> None:
-    scenario = loco(tmp_path / "loco/box", ("dent",))
-    with pytest.raises(DataError, match="neither structural nor logical"):
+def test_anomalies_that_are_neither_beside_others_are_refused(tmp_path: Path) -> None:
+    scenario = loco(tmp_path / "loco/box", ("dent", "logical_anomalies"))
+    with pytest.raises(DataError, match="test/dent/0 is neither structural nor logical, while others are"):
         read_and_check(scenario, [SIZE] * len(scenario.test))
+
+
+def test_where_nobody_tells_them_apart_all_are_scored_together(tmp_path: Path) -> None:
+    scenario = loco(tmp_path / "autovi/pipe", ("structural_anomalies",))
+    renamed = [replace(image, defect="missing") if image.anomalous else image for image in scenario.test]
+    together = replace(scenario, test=tuple(renamed))
+    sizes = [SIZE] * len(scenario.test)
+    maps = anomaly_maps(scenario)
+    values = score(maps, read_and_check(together, sizes), threads=1).named()
+    halves = score(maps, read_and_check(scenario, sizes), threads=1).named()
+    assert values["au_spro@0.05"] == halves["structural/au_spro@0.05"] == 1
+    assert values["image_au_roc"] == halves["structural/image_au_roc"]
+    assert not any("/" in name for name in values)
 
 
 def test_what_is_corrected_in_the_ground_truth_is_noted(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from bench.datasets.cache import Cache
-from bench.datasets.selection import select_scenarios, take_inventory
+from bench.datasets.selection import passed_over, select_scenarios, take_inventory
 from bench.errors import UsageError
 
 
@@ -104,6 +104,11 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     assert set(why) == {"puzzle", "mvtec_loco"}
     assert "no layout reads" in why["puzzle"]
     assert "called like MVTec LOCO" in why["mvtec_loco"]
+    assert [sentence.split()[0] for sentence in passed_over("all", tmp_path)] == [
+        str(tmp_path / "mvtec_loco"),
+        str(tmp_path / "puzzle"),
+    ]
+    assert passed_over("own", tmp_path) == ()
     with pytest.raises(UsageError, match=r"data set 'puzzle' cannot be used: .*no layout reads"):
         ids("puzzle", tmp_path)
     shutil.rmtree(tmp_path / "own")
