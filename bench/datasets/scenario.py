@@ -167,7 +167,7 @@ class Scenario:
         """
         self._check_files()
         if not self.train and not self.test:
-            raise self._error("has no images", "expected train/good, test/<defect> and ground_truth/<defect>")
+            raise self._error("has no images", self._left_out("train/good, test/<defect> and ground_truth/<defect>"))
         needed = 1 if self.validation else 2
         if len(self.train) < needed:
             why = "" if self.validation else "; one at least is held out for validation"
@@ -184,7 +184,7 @@ class Scenario:
         """
         self._check_files()
         if not self.test:
-            raise self._error("has no test images", "expected test/good and test/<defect>")
+            raise self._error("has no test images", self._left_out("test/good and test/<defect>"))
         for name, count in Counter(image.name for image in self.test).items():
             if count > 1:
                 raise self._error(f"has {count} test images named {name}", "rename them, and their masks alike")
@@ -196,6 +196,9 @@ class Scenario:
                 f"{without[0].name}",
                 f"expected {expected_mask(without[0])}; without any ground truth, images are evaluated and pixels not",
             )
+
+    def _left_out(self, expected: str) -> str:
+        return "; ".join(self.notes[:_SHOWN]) if self.notes else f"expected {expected}"
 
     def _check_files(self) -> None:
         if self.problems:
