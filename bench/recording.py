@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from bench.cell import CellResult
 from bench.cells import Cell
-from bench.datasets.inspection import inspect
+from bench.datasets.data_notes import take_notes
 from bench.datasets.scenario import Scenario
 from bench.errors import user_errors
 from bench.machine.devices import Slot
@@ -178,16 +178,16 @@ def record_failure(store: RunStore, fields: Fields, failure: Failure) -> Record:
 def data_of(scenario: Scenario, train: int | None, validation: int | None) -> Data:
     """The scenario's images as a record describes them, with how many a method was fitted and calibrated on."""
     anomalous = sum(image.anomalous for image in scenario.test)
-    inspection = inspect(scenario)
+    taken = take_notes(scenario)
     return Data(
         fingerprint=scenario.fingerprint,
         train=train,
         validation=validation,
         test_normal=len(scenario.test) - anomalous,
         test_anomalous=anomalous,
-        note="; ".join(filter(None, (scenario.note, inspection.warning))) or None,
-        notes=[*scenario.notes, *_masks_chosen(scenario), *inspection.notes],
-        bit_depth=inspection.bits,
+        note="; ".join(filter(None, (scenario.note, taken.warning))) or None,
+        notes=[*scenario.notes, *_masks_chosen(scenario), *taken.notes],
+        bit_depth=taken.bits,
     )
 
 

@@ -35,7 +35,7 @@ _MAX_SAMPLE_VALUE = 281
 def bit_depth(scenario: Scenario) -> int | None:
     """Bits per channel in use where a scenario's images are stored with 16; ``None`` where they have 8.
 
-    Remembered in the scenario's cache under its fingerprint.
+    Remembered in the scenario's cache under its identity.
 
     Raises:
         DataError: Some images have 8 bits and others 16, the files disagree on how many bits they use, or a file cannot
@@ -43,7 +43,7 @@ def bit_depth(scenario: Scenario) -> int | None:
     """
     if not any(path.suffix.lower() in _DEEP_SUFFIXES for path in _images(scenario)):
         return None
-    remembered = scenario.cache.directory / "depths" / f"{scenario.fingerprint}.json"
+    remembered = scenario.cache.directory / "depths" / f"{scenario.identity}.json"
     if scenario.cache.enabled:
         try:
             known = json.loads(remembered.read_text())["bits"]

@@ -141,6 +141,15 @@ class Scenario:
         ]
         return self._fingerprint_of([*files, *([("saturation", self.saturation)] if self.saturation else [])])
 
+    @property
+    def identity(self) -> str:
+        """What names what has been found out about all its images: short for both fingerprints, 64 digits.
+
+        Raises:
+            DataError: A file of the scenario cannot be read.
+        """
+        return self.train_fingerprint[:32] + self.test_fingerprint[:32]
+
     def _fingerprint_of(self, files: Sequence[tuple[str, Path]]) -> str:
         """SHA-256 over the relative names and contents of files, each with what it is to the scenario."""
         digests = dict(self._digests)

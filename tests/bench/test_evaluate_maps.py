@@ -110,6 +110,18 @@ def test_kept_maps_give_the_same_numbers_bit_by_bit(bench: Command, run: Path, d
     assert (tmp_path / "again/report/means.csv").read_bytes() == (run / "report/means.csv").read_bytes()
 
 
+def test_a_scenario_that_is_gone_costs_only_itself(bench: Command, run: Path, data_root: Path, tmp_path: Path) -> None:
+    shutil.copytree(data_root, tmp_path / "data")
+    shutil.rmtree(tmp_path / "data/parts/nut")
+    done = bench("evaluate", run, "--data-root", "data", "--out", "again")
+    assert done.returncode == 3, done.stdout + done.stderr
+    records = {(record.collection.name, record.scenario): record for record in RunStore(tmp_path / "again").records()}
+    gone = records.pop(("parts", "nut")).failure
+    assert gone is not None
+    assert "unknown data set 'parts/nut'" in gone.reason
+    assert all(record.metrics == metrics_of(run)[name] for name, record in records.items())
+
+
 def test_kept_models_predict_the_same_maps_bit_by_bit(
     bench: Command, run: Path, data_root: Path, tmp_path: Path
 ) -> None:

@@ -11,8 +11,8 @@ from PIL import Image
 from bench.datasets.bit_depth import bit_depth
 from bench.datasets.cache import Cache
 from bench.datasets.copies import find_copies
+from bench.datasets.data_notes import take_notes
 from bench.datasets.demo import DEMO_SCENARIOS
-from bench.datasets.inspection import inspect
 from bench.datasets.selection import select_scenarios
 
 
@@ -58,7 +58,7 @@ def test_nothing_seen_nothing_copied(tmp_path):
 @pytest.mark.parametrize("name", [f"demo/{scenario}" for scenario in DEMO_SCENARIOS])
 def test_demo_images_are_all_different(tmp_path, name):
     (scenario,) = select_scenarios(name, None, Cache(tmp_path))
-    assert inspect(scenario).warning is None
+    assert take_notes(scenario).warning is None
 
 
 @pytest.mark.slow

@@ -12,8 +12,8 @@ from PIL import Image, ImageOps
 
 from bench.datasets.bit_depth import bit_depth
 from bench.datasets.cache import Cache
+from bench.datasets.data_notes import take_notes
 from bench.datasets.images import decode_images
-from bench.datasets.inspection import inspect
 from bench.datasets.pixels import MAX_PIXELS_VARIABLE, image_size
 from bench.datasets.scenario import Scenario, TestImage
 from bench.errors import DataError, UsageError
@@ -78,7 +78,7 @@ def test_what_was_done_to_images_is_noted(tmp_path):
     exif[0x0112] = 3
     train = [saved(tmp_path / f"train/{index}.png", noise(*SIZE, 3, seed=index), exif=exif) for index in range(2)]
     test = [saved(tmp_path / "test/0.png", noise(*SIZE, 4, seed=9))]
-    assert inspect(scenario_of(tmp_path, train, test)).notes == (
+    assert take_notes(scenario_of(tmp_path, train, test)).notes == (
         "2 training images turned as EXIF says",
         "1 test image with transparency, taken without it",
     )
@@ -96,7 +96,7 @@ def test_the_bits_in_use_are_those_of_the_training_images(tmp_path, bits, suffix
     brighter = np.full(SIZE, 65535, np.uint16)
     scenario = scenario_of(tmp_path, train, [saved(tmp_path / f"test/0.{suffix}", brighter)])
     assert bit_depth(scenario) == bits
-    assert inspect(scenario).bits == bits
+    assert take_notes(scenario).bits == bits
     found = decoded(train[0], SIZE, bits).pixels[0, 0].numpy()
     np.testing.assert_array_equal(found, pixels >> (bits - 8))
     assert (decoded(scenario.test[0].path, SIZE, bits).pixels == 255).all()  # brighter than any of them is white

@@ -20,7 +20,7 @@ _SHOWN = 3
 
 
 @dataclass(frozen=True)
-class Inspection:
+class DataNotes:
     """What is to be known of a scenario's images.
 
     Attributes:
@@ -34,30 +34,30 @@ class Inspection:
     warning: str | None
 
 
-def inspect(scenario: Scenario) -> Inspection:
-    """Look into the files of a scenario; remembered in its cache under its fingerprint.
+def take_notes(scenario: Scenario) -> DataNotes:
+    """Look into the files of a scenario; remembered in its cache under its identity.
 
     Raises:
         DataError: An image is missing or damaged, or images differ in bit depth.
     """
-    known = scenario.cache.directory / "inspected" / f"{scenario.fingerprint}-{_VERSION}.json"
+    known = scenario.cache.directory / "notes" / f"{scenario.identity}-{_VERSION}.json"
     if scenario.cache.enabled:
         try:
             found = json.loads(known.read_text())
-            return Inspection(found["bits"], tuple(found["notes"]), found["warning"])
+            return DataNotes(found["bits"], tuple(found["notes"]), found["warning"])
         except (OSError, ValueError, KeyError, TypeError):
             pass  # looked into below
-    inspection = _inspect(scenario)
+    taken = _look(scenario)
     if scenario.cache.enabled:
         try:
             with replace_atomically(known) as file:
-                file.write(json.dumps(asdict(inspection)).encode())
+                file.write(json.dumps(asdict(taken)).encode())
         except OSError:
             pass  # done again next time
-    return inspection
+    return taken
 
 
-def _inspect(scenario: Scenario) -> Inspection:
+def _look(scenario: Scenario) -> DataNotes:
     seen, test = [*scenario.train, *scenario.validation], [image.path for image in scenario.test]
     bits = bit_depth(scenario)
     copies = find_copies(test, seen, scenario.cache, bits)
@@ -73,7 +73,7 @@ def _inspect(scenario: Scenario) -> Inspection:
         warnings.append(f"{_images(len(copies.similar), 'test')} nearly identical to training images")
     for places in (copies.identical, copies.similar):
         notes += [f"{scenario.test[place].name} is a copy of a training image" for place in places[:_SHOWN]]
-    return Inspection(bits, tuple(notes), ", ".join(warnings) or None)
+    return DataNotes(bits, tuple(notes), ", ".join(warnings) or None)
 
 
 def _count(paths: Sequence[Path]) -> tuple[int, int]:
