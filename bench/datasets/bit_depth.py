@@ -1,8 +1,10 @@
 """How many bits the images of a scenario use, where files store 16 for what a camera measures with 10, 12 or 14.
 
 Read with the wrong number, a 12-bit image is 16 times too dark, and 16 gray levels are left of it. The number is the
-same for all images of a scenario. It is what the files say of themselves; if they say nothing, the smallest usual one
-that holds every value of the training images. Test images are only asked where there are no training images.
+same for all images of a scenario. It is what the files say of themselves, unless training images hold larger values:
+those of a PNG file with an sBIT chunk may have been scaled to the whole range, as its standard wants. If files say
+nothing that holds, it is the smallest usual number that holds every value of the training images. Values of test images
+are only asked for where there are no training images.
 """
 
 import json
@@ -21,6 +23,9 @@ from bench.datasets.pixels import is_deep, is_stored_deep, read_image
 from bench.datasets.scenario import Scenario
 from bench.errors import DataError
 
+_VERSION = 2
+"""Of the rule; what was found by another is found again."""
+
 USUAL = (8, 10, 12, 14, 16)
 
 _Value = TypeVar("_Value")
@@ -28,8 +33,8 @@ _Value = TypeVar("_Value")
 _DEEP_SUFFIXES = frozenset({".png", ".tif", ".tiff", ".jp2"})
 """Of the files that may have more than 8 bits."""
 
-_MAX_SAMPLE_VALUE = 281
-"""TIFF tag: the largest value that the samples can have."""
+_BITS_PER_SAMPLE, _MAX_SAMPLE_VALUE = 258, 281
+"""TIFF tags: how many bits a sample is stored with (12 where they are packed), and the largest value it can have."""
 
 
 def bit_depth(scenario: Scenario) -> int | None:
@@ -43,7 +48,7 @@ def bit_depth(scenario: Scenario) -> int | None:
     """
     if not any(path.suffix.lower() in _DEEP_SUFFIXES for path in _images(scenario)):
         return None
-    remembered = scenario.cache.directory / "depths" / f"{scenario.identity}.json"
+    remembered = scenario.cache.directory / "depths" / f"{scenario.identity}-{_VERSION}.json"
     if scenario.cache.enabled:
         try:
             known = json.loads(remembered.read_text())["bits"]
@@ -78,17 +83,23 @@ def _find(scenario: Scenario) -> int | None:
             f"the images of scenario {scenario.id} say that they use {' and '.join(map(str, sorted(tagged)))} bits per "
             "channel: store all of them alike"
         )
-    if tagged:
-        bits = tagged.pop()
-    else:
-        highest = max(_each(normal or images, lambda path: read_image(path, _highest)))
-        bits = next(bits for bits in USUAL if highest < 2**bits)
+    highest = max(_each(normal or images, lambda path: read_image(path, _highest)))
+    bits = next(bits for bits in (*tagged, *USUAL) if highest < 2**bits)
     if bits < 16 and not all(_each(images, lambda path: read_image(path, is_deep))):
         raise DataError(
             f"the images of scenario {scenario.id} are coloured and use {bits} of 16 bits per channel, of which "
             "reading keeps the upper 8: scale them to the full range, or store them with 8 bits"
         )
     return bits
+
+
+def count_brighter(paths: Sequence[Path], bits: int) -> int:
+    """How many images of 16 bits hold values that do not fit into the bits in use, and are read as white.
+
+    Raises:
+        DataError: A file cannot be read.
+    """
+    return sum(highest >= 2**bits for highest in _each(paths, lambda path: read_image(path, _highest)))
 
 
 def _images(scenario: Scenario) -> list[Path]:
@@ -117,7 +128,8 @@ def _largest_value(image: Image.Image) -> int:
     """The largest value that a TIFF file says its samples can have; 0 if it does not say."""
     if not isinstance(image, TiffImageFile):
         return 0
-    values = image.tag_v2.get(_MAX_SAMPLE_VALUE, 0)
+    stored = max(image.tag_v2.get(_BITS_PER_SAMPLE, (1,)))
+    values = image.tag_v2.get(_MAX_SAMPLE_VALUE, 2**stored - 1)
     return int(max(values) if isinstance(values, tuple) else values)
 
 

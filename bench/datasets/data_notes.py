@@ -8,13 +8,13 @@ from pathlib import Path
 
 from PIL import Image
 
-from bench.datasets.bit_depth import bit_depth
+from bench.datasets.bit_depth import bit_depth, count_brighter
 from bench.datasets.cache import replace_atomically, usable_cores
 from bench.datasets.copies import find_copies
-from bench.datasets.pixels import has_alpha, orientation, read_image
+from bench.datasets.pixels import has_frames, is_transparent, orientation, read_image
 from bench.datasets.scenario import Scenario
 
-_VERSION = 1
+_VERSION = 2
 """Of the rules below; what was found by others is found again."""
 _SHOWN = 3
 
@@ -63,9 +63,16 @@ def _look(scenario: Scenario) -> DataNotes:
     copies = find_copies(test, seen, scenario.cache, bits)
     notes = []
     for paths, kind in ((seen, "training"), (test, "test")):
-        turned, transparent = _count(paths)
-        notes += [f"{_images(turned, kind)} turned as EXIF says"] if turned else []
-        notes += [f"{_images(transparent, kind)} with transparency, taken without it"] if transparent else []
+        turned, transparent, framed = _count(paths)
+        # those of the images seen fit: the bits in use are chosen so
+        brighter = count_brighter(paths, bits) if kind == "test" and bits is not None and bits < 16 else 0
+        for number, what in (
+            (turned, "turned as EXIF says"),
+            (transparent, "with transparency, taken without it"),
+            (framed, "with several frames, of which the first is taken"),
+            (brighter, f"with values that take more than {bits} bits, which are white"),
+        ):
+            notes += [f"{_images(number, kind)} {what}"] if number else []
     warnings = []
     if copies.identical:
         warnings.append(f"{_images(len(copies.identical), 'test')} identical to training images")
@@ -76,15 +83,15 @@ def _look(scenario: Scenario) -> DataNotes:
     return DataNotes(bits, tuple(notes), ", ".join(warnings) or None)
 
 
-def _count(paths: Sequence[Path]) -> tuple[int, int]:
-    """How many images are turned by their EXIF orientation, and how many have an alpha channel."""
+def _count(paths: Sequence[Path]) -> tuple[int, int, int]:
+    """How many images are turned by their EXIF orientation, are transparent somewhere, and have several frames."""
 
-    def ask(image: Image.Image) -> tuple[bool, bool]:
-        return orientation(image) != 1, has_alpha(image)
+    def ask(image: Image.Image) -> tuple[bool, bool, bool]:
+        return orientation(image) != 1, is_transparent(image), has_frames(image)
 
     with ThreadPoolExecutor(usable_cores()) as pool:
         found = list(pool.map(lambda path: read_image(path, ask), paths))
-    return sum(turned for turned, _ in found), sum(transparent for _, transparent in found)
+    return sum(turned for turned, _, _ in found), sum(clear for _, clear, _ in found), sum(more for _, _, more in found)
 
 
 def _images(count: int, kind: str) -> str:

@@ -3,7 +3,7 @@
 An EXIF orientation is applied. Gray becomes RGB with three equal channels. Of an image with more than 8 bits per
 channel the 8 highest bits in use are kept; how many bits are in use is a property of the whole scenario
 (:mod:`bench.datasets.bit_depth`). A transparent image is its colours without the alpha channel: that is what detectors'
-own code reads.
+own code reads. Of a file with several frames or pages the first is read.
 """
 
 import os
@@ -171,6 +171,15 @@ def eight_bit(image: Image.Image, bits: int) -> Image.Image:
     return upright(image if image.mode == "L" else image.convert("RGB"), image)
 
 
-def has_alpha(image: Image.Image) -> bool:
-    """Whether an opened image has a transparent colour or an alpha channel."""
-    return "A" in image.getbands() or "transparency" in image.info
+def is_transparent(image: Image.Image) -> bool:
+    """Whether some pixel of an opened image is transparent; an alpha channel that is opaque throughout says nothing."""
+    if not image.has_transparency_data:
+        return False
+    if is_deep(image):  # the one gray level that is transparent, not known to Pillow's conversion
+        return bool((np.asarray(image) == image.info["transparency"]).any())
+    return bool((np.asarray(image.convert("RGBA").getchannel("A")) < 255).any())
+
+
+def has_frames(image: Image.Image) -> bool:
+    """Whether an opened file holds several images (animations, TIFF files of several pages); the first is read."""
+    return bool(getattr(image, "is_animated", False))

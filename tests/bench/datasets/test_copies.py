@@ -48,6 +48,41 @@ def test_copies_are_told_from_other_pictures(tmp_path):
     assert copies.similar == (2, 3)
 
 
+@pytest.mark.parametrize("noise", [1, 3, 8])
+@pytest.mark.parametrize("structure", [0, 90], ids=["uniform surface", "fixed camera"])
+def test_photographs_of_which_only_the_noise_differs_are_no_copies(tmp_path, structure, noise):
+    random = np.random.default_rng(0)
+    scene = np.kron(random.uniform(120 - structure, 120 + structure, (32, 32)), np.ones((8, 8)))
+
+    def photograph():
+        return (scene + random.normal(0, noise, scene.shape)).clip(0, 255).astype(np.uint8)
+
+    seen = [saved(tmp_path / f"train/{index}.png", photograph()) for index in range(6)]
+    test = [saved(tmp_path / f"test/{index}.png", photograph()) for index in range(3)]
+    with Image.open(seen[4]) as image:
+        test.append(saved(tmp_path / "test/again.jpg", np.asarray(image), quality=95))
+    similar = find_copies(test, seen, Cache(tmp_path / "cache"), None).similar
+    assert not set(similar) & {0, 1, 2}
+    if noise > 1:  # of less, JPEG leaves too little to tell by
+        assert similar == (3,)
+
+
+def test_copies_among_the_training_images_do_not_hide_one(tmp_path):
+    seen = [saved(tmp_path / f"train/{index}.png", textured(0)) for index in range(2)]
+    test = [saved(tmp_path / "again.jpg", textured(0), quality=90)]
+    assert find_copies(test, seen, Cache(tmp_path / "cache"), None).similar == (0,)
+
+
+def test_a_copy_is_found_among_more_images_than_are_compared_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("bench.datasets.copies._CHUNK", 7)
+    seen = [saved(tmp_path / f"train/{index}.png", textured(index)) for index in range(20)]
+    test = [
+        saved(tmp_path / f"test/{index}.jpg", textured(index), quality=90)
+        for index in (100, 19, 3, *range(101, 108), 8)
+    ]
+    assert find_copies(test, seen, Cache(tmp_path / "cache"), None).similar == (1, 2, 10)
+
+
 def test_nothing_seen_nothing_copied(tmp_path):
     image = saved(tmp_path / "a.png", textured(0))
     assert find_copies([image], [], Cache(tmp_path), None).identical == ()
@@ -70,3 +105,20 @@ def test_real_images_are_no_copies(tmp_path, name):
     (scenario,) = select_scenarios(name, Path(os.environ["BENCH_DATA"]), cache)
     copies = find_copies([image.path for image in scenario.test], scenario.train, cache, bit_depth(scenario))
     assert (copies.identical, copies.similar) == ((), ())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mvtec_ad/pill", "surface/magnetic_tile"])
+@pytest.mark.parametrize("quality", [75, 90])
+def test_real_images_saved_again_are_found(tmp_path, name, quality):
+    if "BENCH_DATA" not in os.environ:
+        pytest.skip("needs real images: set BENCH_DATA")
+    cache = Cache(tmp_path)
+    (scenario,) = select_scenarios(name, Path(os.environ["BENCH_DATA"]), cache)
+    seen = scenario.train[:40]
+    test = []
+    for index, path in enumerate(seen[:12]):
+        with Image.open(path) as image:
+            test.append(saved(tmp_path / f"again/{index}.jpg", np.asarray(image.convert("RGB")), quality=quality))
+    copies = find_copies(test, seen, cache, None)
+    assert copies.similar == tuple(range(12))

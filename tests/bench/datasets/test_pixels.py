@@ -84,6 +84,30 @@ def test_what_was_done_to_images_is_noted(tmp_path):
     )
 
 
+def test_only_what_is_transparent_is_noted(tmp_path):
+    opaque = noise(*SIZE, 4)
+    opaque[..., 3] = 255
+    palette = Image.fromarray(noise(*SIZE, 3)).quantize(16)
+    train = [saved(tmp_path / "train/0.png", opaque), saved(tmp_path / "train/1.png", palette, transparency=0)]
+    assert take_notes(scenario_of(tmp_path, train)).notes == ("1 training image with transparency, taken without it",)
+    deep = saved(tmp_path / "deep/0.png", np.full(SIZE, 65535, np.uint16), transparency=65535)
+    other = saved(tmp_path / "deep/1.png", np.full(SIZE, 65535, np.uint16), transparency=7)
+    assert take_notes(scenario_of(tmp_path, [deep, other])).notes == (
+        "1 training image with transparency, taken without it",
+    )
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "gif", "webp"])
+def test_of_several_frames_the_first_is_taken_and_noted(tmp_path, suffix):
+    frames = [Image.fromarray(noise(*SIZE, seed=seed)) for seed in range(3)]
+    options = {"lossless": True} if suffix == "webp" else {}
+    path = saved(tmp_path / f"a.{suffix}", frames[0], save_all=True, append_images=frames[1:], **options)
+    assert take_notes(scenario_of(tmp_path, [path])).notes == (
+        "1 training image with several frames, of which the first is taken",
+    )
+    np.testing.assert_array_equal(decoded(path, SIZE).pixels[0, 0].numpy(), np.asarray(frames[0]))
+
+
 # --- bit depth ---
 
 
@@ -130,6 +154,40 @@ def test_what_files_say_of_themselves_goes_first(tmp_path):
     other = with_significant_bits(saved(tmp_path / "train/2.png", dark), 10)
     with pytest.raises(DataError, match="say that they use 10 and 12 bits per channel"):
         bit_depth(scenario_of(tmp_path, [png, other]))
+
+
+def test_a_file_that_was_scaled_to_the_whole_range_uses_it(tmp_path):
+    scaled = noise(*SIZE, high=4096, dtype=np.uint16) << 4
+    path = with_significant_bits(saved(tmp_path / "0.png", scaled), 12)
+    assert bit_depth(scenario_of(tmp_path, [path])) == 16
+
+
+def test_packed_samples_say_how_many_bits_they_have(tmp_path):
+    pixels = noise(*SIZE, high=1000, dtype=np.uint16)  # as dark as 10 bits
+    path = saved_packed(tmp_path / "0.tif", pixels)
+    assert bit_depth(scenario_of(tmp_path, [path])) == 12
+    np.testing.assert_array_equal(decoded(path, SIZE, 12).pixels[0, 0].numpy(), pixels >> 4)
+
+
+def saved_packed(path, pixels):
+    """Write a TIFF file of 12 bits per sample, two samples in three bytes."""
+    left, right = pixels[:, ::2].astype(int), pixels[:, 1::2].astype(int)
+    body = np.stack([left >> 4, (left & 15) << 4 | right >> 8, right & 255], -1).astype(np.uint8).tobytes()
+    height, width = pixels.shape
+    tags = {256: width, 257: height, 258: 12, 259: 1, 262: 1, 273: 8, 277: 1, 278: height, 279: len(body)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    head = b"II*\0" + struct.pack("<I", 8 + len(body))
+    path.write_bytes(head + body + struct.pack("<H", len(tags)) + entries + bytes(4))
+    return path
+
+
+def test_test_images_brighter_than_the_bits_in_use_are_noted(tmp_path):
+    train = [saved(tmp_path / "train/0.png", noise(*SIZE, high=4096, dtype=np.uint16))]
+    bright, dark = noise(*SIZE, high=60000, dtype=np.uint16, seed=1), noise(*SIZE, high=900, dtype=np.uint16, seed=2)
+    test = [saved(tmp_path / "test/0.png", bright), saved(tmp_path / "test/1.png", dark)]
+    found = take_notes(scenario_of(tmp_path, train, test))
+    assert found.bits == 12
+    assert found.notes == ("1 test image with values that take more than 12 bits, which are white",)
 
 
 def test_a_mixture_of_8_and_16_bits_is_refused(tmp_path):
