@@ -30,7 +30,7 @@ from bench.errors import DataError
 SUFFIXES = (".tiff", ".tif", ".npy", ".npz")
 SCORES_FILE = "scores.csv"
 _SHOWN = 3
-_SIXTEEN_BITS = ("I;16", "I;16L", "I;16B")
+_MIN_IS_WHITE = 0  # of the tag PhotometricInterpretation
 
 
 @dataclass(frozen=True)
@@ -151,21 +151,51 @@ def _read(file: Path) -> NDArray[Any]:
 
 
 def _read_tiff(file: Path) -> NDArray[Any]:
-    """Read a TIFF file with tifffile or, where that lacks a compression, with Pillow."""
+    """Read a TIFF file's values as they are stored, with tifffile or, where that lacks a compression, with Pillow.
+
+    Raises:
+        ValueError: It has several pages, or a tag by which viewers and libraries show other values or places.
+    """
     import tifffile
 
-    try:
-        return np.asarray(tifffile.imread(file))
-    except (ValueError, KeyError) as error:
-        if "imagecodecs" not in str(error):
-            raise
-        with Image.open(file) as image:
-            pages = getattr(image, "n_frames", 1)
-            if pages > 1 or image.mode not in ("F", "L", "1", *_SIXTEEN_BITS):
+    with tifffile.TiffFile(file) as opened:
+        if len(opened.pages) > 1:
+            raise ValueError(f"it has {len(opened.pages)} pages, one is expected")
+        page = opened.pages[0]
+        _refuse_disputed(page)
+        try:
+            return np.asarray(opened.asarray())
+        except (ImportError, KeyError, ValueError) as error:  # what tifffile raises differs from codec to codec
+            if not isinstance(error, ImportError) and "imagecodecs" not in str(error):
+                raise
+            # Pillow swaps the bytes of big-endian floats twice where libtiff decodes: other numbers, and no error.
+            swapped = opened.byteorder == ">" and page.dtype.kind == "f"
+            array = None if swapped else _read_with_pillow(file)
+            if array is None or (array.shape, array.dtype.newbyteorder("=")) != (page.shape, page.dtype):
+                compression = getattr(page.compression, "name", page.compression)
                 raise ValueError(
-                    f"{error}, and the file holds {pages} pages of {image.mode}; pip install imagecodecs"
+                    f"{'big-endian ' if swapped else ''}{page.dtype} values with the compression {compression} need a "
+                    "package that is not installed: pip install imagecodecs, or write the maps without compression"
                 ) from error
+            return array
+
+
+def _refuse_disputed(page: Any) -> None:
+    """Refuse the two tags that one library obeys and another does not, so that a map would mean two things."""
+    if page.photometric == _MIN_IS_WHITE:
+        raise ValueError("its tag PhotometricInterpretation says that low values are white: write it as MinIsBlack")
+    orientation = page.tags.valueof("Orientation", 1)
+    if orientation != 1:
+        raise ValueError(f"its tag Orientation is {orientation}: write the map upright, without the tag or with 1")
+
+
+def _read_with_pillow(file: Path) -> NDArray[Any] | None:
+    """The array that Pillow makes of a file; ``None`` if it can make none."""
+    try:
+        with Image.open(file) as image:
             return np.asarray(image)
+    except (OSError, ValueError):
+        return None
 
 
 def read_scores(maps: MapFolder, scenario: Scenario) -> NDArray[np.float64] | None:
