@@ -40,12 +40,22 @@ class MapFolder:
     Attributes:
         folder: Of the scenario's maps.
         files: In the order of the scenario's test images.
-        ignored: Map files that belong to no test image.
+        ignored: Map files that belong to no test image, in sub-folders too.
     """
 
     folder: Path
     files: tuple[Path, ...]
     ignored: tuple[Path, ...]
+
+    @property
+    def note(self) -> str | None:
+        """What a record says of the ignored files; ``None`` if there are none."""
+        if not self.ignored:
+            return None
+        some = self.ignored[0].relative_to(self.folder).as_posix()
+        if len(self.ignored) == 1:
+            return f"1 map belongs to no test image and is left out: {some}"
+        return f"{len(self.ignored)} maps belong to no test image and are left out, such as {some}"
 
     def digest(self, cache: Cache) -> str:
         """SHA-256 over the names and contents of the maps and of the image scores, if there are any.
@@ -93,9 +103,9 @@ def find_maps(scenario: Scenario, folder: Path) -> MapFolder:
         DataError: Some have none, or more than one; names the first.
     """
     by_place: dict[str, list[Path]] = {}
-    for file in sorted((folder / "test").glob("*/*")):
+    for file in sorted((folder / "test").rglob("*")):
         if file.suffix.lower() in SUFFIXES and not file.name.startswith("."):
-            by_place.setdefault(composed(f"test/{file.parent.name}/{file.stem}"), []).append(file)
+            by_place.setdefault(composed(file.relative_to(folder).with_suffix("").as_posix()), []).append(file)
     files = []
     missing: list[TestImage] = []
     for image in scenario.test:
