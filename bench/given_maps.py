@@ -211,21 +211,31 @@ def _read_with_pillow(file: Path) -> NDArray[Any] | None:
 def read_scores(maps: MapFolder, scenario: Scenario) -> NDArray[np.float64] | None:
     """Read the image scores from ``scores.csv`` beside the maps: columns ``image`` and ``score``; ``None`` without.
 
+    An image may be called with its suffix and with backslashes.
+
     Raises:
         DataError: The file is no such table, a test image is missing, unknown or repeated, or a score is not finite.
     """
     path = maps.folder / SCORES_FILE
     if not path.is_file():
         return None
+    names = [image.name for image in scenario.test]
+    known = set(names)
+    of_files = {f"{image.name}{image.path.suffix}": image.name for image in scenario.test}
     scores: dict[str, float] = {}
     for row in read_table(path, ("image", "score")).rows:
         name = composed(row.text("image"))
+        if name not in known:
+            name = name.replace("\\", "/")
+            name = of_files.get(name, name)
         if name in scores:
             raise row.error("image", f"{name} has two scores")
-        scores[name] = row.number("score")
-    names = [image.name for image in scenario.test]
-    if set(names) != set(scores):
-        different = sorted(set(names) ^ set(scores))
+        try:
+            scores[name] = row.number("score")
+        except DataError as error:
+            raise DataError(f"{error}, of {name}") from error
+    if known != set(scores):
+        different = sorted(known ^ set(scores))
         raise DataError(
             f"{path} should have a score for each of the {len(names)} test images of {scenario.id} and no other; "
             f"different: {', '.join(different[:_SHOWN])}{', …' if len(different) > _SHOWN else ''}"

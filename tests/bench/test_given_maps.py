@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import re
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -163,8 +164,23 @@ def written(separator: str = ",", comma: str = ".", head: str = "image,score") -
         written(head="Image,Score").encode(),
         ("sep=;\n" + written(";")).encode(),
         written().replace("test/good/000", '"test/good/000"').encode(),
+        written().replace("/00", "\\00").replace("test/", "test\\").encode(),
+        re.sub(r"(/00\d)", r"\1.png", written()).encode(),
     ],
-    ids=["plain", "mark", "utf-16", "semicolons", "decimal-commas", "tabs", "blanks", "capitals", "declared", "quoted"],
+    ids=[
+        "plain",
+        "mark",
+        "utf-16",
+        "semicolons",
+        "decimal-commas",
+        "tabs",
+        "blanks",
+        "capitals",
+        "declared",
+        "quoted",
+        "backslashes",
+        "suffixes",
+    ],
 )
 def test_scores_are_read_as_spreadsheets_save_them(tmp_path: Path, content: bytes) -> None:
     write_scenario(tmp_path / "data/parts/bolt")
@@ -180,8 +196,9 @@ def test_scores_are_read_as_spreadsheets_save_them(tmp_path: Path, content: byte
     ("content", "message"),
     [
         ("picture,score\n", "no column image; its columns are picture, score"),
-        ("image,score\ntest/good/000,high\n", "line 2, column score: 'high' is no finite number"),
+        ("image,score\ntest/good/000,high\n", "line 2, column score: 'high' is no finite number, of test/good/000"),
         ("image,score\ntest/good/000,nan\n", "'nan' is no finite number"),
+        ("image,score\ntest/good/000,1\ntest/good/000.png,1\n", "line 3, column image: test/good/000 has two scores"),
         ("image,score\ntest/good/000,1\ntest/good/000,1\n", "line 3, column image: test/good/000 has two scores"),
         ("", "it is empty"),
     ],
