@@ -41,7 +41,7 @@ from metrics import UpsampledMaps
 from metrics.definitions import evaluate_definitions
 from results.arrays import MAPS_FILE
 from results.definition_values import DefinitionValue
-from results.record import MapsSource, Record
+from results.record import Data, MapsSource, Record
 from results.store import RunStore
 
 Say = Callable[[str], None]
@@ -149,6 +149,10 @@ def _from_elsewhere(options: EvaluationOptions, cache: Cache, say: Say) -> Itera
                 f"{folder} could be maps of {' or of '.join(names)}: say which with --datasets, or put them in "
                 f"{options.maps / names[0]}"
             )
+    for scenario, _ in chosen:
+        naming_it = [folder for folder in folders[scenario.id] if folder.parent != options.maps]
+        if len(naming_it) > 1:
+            raise UsageError(f"{' and '.join(map(str, naming_it))} both hold maps of {scenario.id}: remove one")
     without = [scenario.id for scenario in scenarios if not folders[scenario.id]]
     if without:
         say(f"no maps of {', '.join(without)}")
@@ -239,10 +243,11 @@ def _evaluate_and_record(origin: MapOrigin, prepared: PreparedEvaluation) -> Rec
     except Exception as error:
         return record_failure(store, fields, failure_of(error))
     source = outcome.loaded.source
+    data: Data = origin.fields.get("data") or data_of(scenario, train=None, validation=None)
     of_maps = {
         "key": _key(origin, source),
         "maps": source,
-        "data": origin.fields.get("data") or data_of(scenario, train=None, validation=None),
+        "data": data.model_copy(update={"notes": [*data.notes, *outcome.loaded.notes]}),
     }
     record = record_evaluation(
         store,

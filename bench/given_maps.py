@@ -30,7 +30,7 @@ from bench.errors import DataError
 SUFFIXES = (".tiff", ".tif", ".npy", ".npz")
 SCORES_FILE = "scores.csv"
 _SHOWN = 3
-_SIXTEEN_BITS = ("I;16", "I;16L", "I;16B")
+_MIN_IS_WHITE = 0  # of the tag PhotometricInterpretation
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,22 @@ class MapFolder:
     Attributes:
         folder: Of the scenario's maps.
         files: In the order of the scenario's test images.
-        ignored: Map files that belong to no test image.
+        ignored: Map files that belong to no test image, in sub-folders too.
     """
 
     folder: Path
     files: tuple[Path, ...]
     ignored: tuple[Path, ...]
+
+    @property
+    def note(self) -> str | None:
+        """What a record says of the ignored files; ``None`` if there are none."""
+        if not self.ignored:
+            return None
+        some = self.ignored[0].relative_to(self.folder).as_posix()
+        if len(self.ignored) == 1:
+            return f"1 map belongs to no test image and is left out: {some}"
+        return f"{len(self.ignored)} maps belong to no test image and are left out, such as {some}"
 
     def digest(self, cache: Cache) -> str:
         """SHA-256 over the names and contents of the maps and of the image scores, if there are any.
@@ -93,9 +103,9 @@ def find_maps(scenario: Scenario, folder: Path) -> MapFolder:
         DataError: Some have none, or more than one; names the first.
     """
     by_place: dict[str, list[Path]] = {}
-    for file in sorted((folder / "test").glob("*/*")):
+    for file in sorted((folder / "test").rglob("*")):
         if file.suffix.lower() in SUFFIXES and not file.name.startswith("."):
-            by_place.setdefault(composed(f"test/{file.parent.name}/{file.stem}"), []).append(file)
+            by_place.setdefault(composed(file.relative_to(folder).with_suffix("").as_posix()), []).append(file)
     files = []
     missing: list[TestImage] = []
     for image in scenario.test:
@@ -151,25 +161,57 @@ def _read(file: Path) -> NDArray[Any]:
 
 
 def _read_tiff(file: Path) -> NDArray[Any]:
-    """Read a TIFF file with tifffile or, where that lacks a compression, with Pillow."""
+    """Read a TIFF file's values as they are stored, with tifffile or, where that lacks a compression, with Pillow.
+
+    Raises:
+        ValueError: It has several pages, or a tag by which viewers and libraries show other values or places.
+    """
     import tifffile
 
-    try:
-        return np.asarray(tifffile.imread(file))
-    except (ValueError, KeyError) as error:
-        if "imagecodecs" not in str(error):
-            raise
-        with Image.open(file) as image:
-            pages = getattr(image, "n_frames", 1)
-            if pages > 1 or image.mode not in ("F", "L", "1", *_SIXTEEN_BITS):
+    with tifffile.TiffFile(file) as opened:
+        if len(opened.pages) > 1:
+            raise ValueError(f"it has {len(opened.pages)} pages, one is expected")
+        page = opened.pages[0]
+        _refuse_disputed(page)
+        try:
+            return np.asarray(opened.asarray())
+        except (ImportError, KeyError, ValueError) as error:  # what tifffile raises differs from codec to codec
+            if not isinstance(error, ImportError) and "imagecodecs" not in str(error):
+                raise
+            # Pillow swaps the bytes of big-endian floats twice where libtiff decodes: other numbers, and no error.
+            swapped = opened.byteorder == ">" and page.dtype.kind == "f"
+            array = None if swapped else _read_with_pillow(file)
+            if array is None or (array.shape, array.dtype.newbyteorder("=")) != (page.shape, page.dtype):
+                compression = getattr(page.compression, "name", page.compression)
                 raise ValueError(
-                    f"{error}, and the file holds {pages} pages of {image.mode}; pip install imagecodecs"
+                    f"{'big-endian ' if swapped else ''}{page.dtype} values with the compression {compression} need a "
+                    "package that is not installed: pip install imagecodecs, or write the maps without compression"
                 ) from error
+            return array
+
+
+def _refuse_disputed(page: Any) -> None:
+    """Refuse the two tags that one library obeys and another does not, so that a map would mean two things."""
+    if page.photometric == _MIN_IS_WHITE:
+        raise ValueError("its tag PhotometricInterpretation says that low values are white: write it as MinIsBlack")
+    orientation = page.tags.valueof("Orientation", 1)
+    if orientation != 1:
+        raise ValueError(f"its tag Orientation is {orientation}: write the map upright, without the tag or with 1")
+
+
+def _read_with_pillow(file: Path) -> NDArray[Any] | None:
+    """The array that Pillow makes of a file; ``None`` if it can make none."""
+    try:
+        with Image.open(file) as image:
             return np.asarray(image)
+    except (OSError, ValueError):
+        return None
 
 
 def read_scores(maps: MapFolder, scenario: Scenario) -> NDArray[np.float64] | None:
     """Read the image scores from ``scores.csv`` beside the maps: columns ``image`` and ``score``; ``None`` without.
+
+    An image may be called with its suffix and with backslashes.
 
     Raises:
         DataError: The file is no such table, a test image is missing, unknown or repeated, or a score is not finite.
@@ -177,15 +219,23 @@ def read_scores(maps: MapFolder, scenario: Scenario) -> NDArray[np.float64] | No
     path = maps.folder / SCORES_FILE
     if not path.is_file():
         return None
+    names = [image.name for image in scenario.test]
+    known = set(names)
+    of_files = {f"{image.name}{image.path.suffix}": image.name for image in scenario.test}
     scores: dict[str, float] = {}
     for row in read_table(path, ("image", "score")).rows:
         name = composed(row.text("image"))
+        if name not in known:
+            name = name.replace("\\", "/")
+            name = of_files.get(name, name)
         if name in scores:
             raise row.error("image", f"{name} has two scores")
-        scores[name] = row.number("score")
-    names = [image.name for image in scenario.test]
-    if set(names) != set(scores):
-        different = sorted(set(names) ^ set(scores))
+        try:
+            scores[name] = row.number("score")
+        except DataError as error:
+            raise DataError(f"{error}, of {name}") from error
+    if known != set(scores):
+        different = sorted(known ^ set(scores))
         raise DataError(
             f"{path} should have a score for each of the {len(names)} test images of {scenario.id} and no other; "
             f"different: {', '.join(different[:_SHOWN])}{', …' if len(different) > _SHOWN else ''}"

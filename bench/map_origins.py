@@ -69,11 +69,13 @@ class LoadedMaps:
         maps: The maps and image scores.
         source: Identity of the maps.
         calibration: Maps of normal images that thresholds are chosen on, or why there are none.
+        notes: What the record says of files that were left out.
     """
 
     maps: AnomalyMaps
     source: MapsSource
     calibration: Calibration | Uncalibrated
+    notes: tuple[str, ...] = ()
 
 
 class MapOrigin(Protocol):
@@ -125,11 +127,8 @@ class FolderOrigin:
     def load(self, sizes: Sizes) -> LoadedMaps:
         """Find and check the files; each is read when its map is asked for."""
         maps = find_maps(self.scenario, self.folder)
-        if maps.ignored:
-            self.say(
-                f"ignored in {self.folder}: {len(maps.ignored)} of the map files, which belong to no test image, such "
-                f"as {maps.ignored[0]}"
-            )
+        if maps.note:
+            self.say(f"{self.folder}: {maps.note}")
         highest = scan(maps, self.scenario, sizes, upsample=self.upsample)
         scores = read_scores(maps, self.scenario)
         return LoadedMaps(
@@ -139,6 +138,7 @@ class FolderOrigin:
             ),
             MapsSource(sha256=digest_with(maps.digest(self.cache), calibration_files(self.folder), self.cache)),
             given_calibration(self.scenario, self.folder, upsample=self.upsample, scores_given=scores is not None),
+            notes=(maps.note,) if maps.note else (),
         )
 
 

@@ -339,7 +339,7 @@ def test_maps_at_the_networks_resolution_are_upsampled_on_request(
     assert bench(*arguments, "--out", "refused").returncode == 3
     done = bench(*arguments, "--out", "out", "--upsample")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "1 of the map files, which belong to no test image" in done.stdout
+    assert "1 map belongs to no test image and is left out: test/good/more.npy" in done.stdout
     for record in RunStore(tmp_path / "out").records():
         expected = metrics_of(run)[record.collection.name, record.scenario]
         # Scores of images are the maxima of the maps here, and no thresholds are chosen: these maps are of test images.

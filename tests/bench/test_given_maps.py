@@ -1,8 +1,11 @@
 """Files of anomaly maps from elsewhere, and of image scores."""
 
 import dataclasses
+import importlib.util
+import re
 import unicodedata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -63,10 +66,79 @@ def test_differences_of_neighbours_are_read_exactly(tmp_path: Path, array: np.nd
     np.testing.assert_array_equal(read_map(tmp_path / "map.tif"), array.astype(np.float32))
 
 
-def test_several_pages_are_refused(tmp_path: Path) -> None:
-    page = Image.fromarray(FLOATS)
-    page.save(tmp_path / "map.tif", save_all=True, append_images=[page], compression="tiff_lzw")
-    with pytest.raises(DataError, match=r"map\.tif.*2 pages of F; pip install imagecodecs"):
+def write_lzw(file: Path, array: np.ndarray, **options: Any) -> None:
+    """Write LZW as no dependency can: of any type, in either byte order, in strips or tiles."""
+
+    def encoded(block: np.ndarray) -> bytes:
+        content = block.tobytes()
+        codes = [code for start in range(0, len(content), 200) for code in (256, *content[start : start + 200])]
+        bits = "".join(f"{code:09b}" for code in [*codes, 257])  # cleared before codes get longer than 9 bits
+        return int(bits.ljust(-len(bits) % 8 + len(bits), "0"), 2).to_bytes((len(bits) + 7) // 8, "big")
+
+    stored = array.astype(array.dtype.newbyteorder(options.get("byteorder", "<")))
+    height, width = options.get("tile", array.shape)
+    padded = np.pad(stored, ((0, -array.shape[0] % height), (0, -array.shape[1] % width)))
+    blocks = [
+        encoded(padded[top : top + height, left : left + width])
+        for top in range(0, len(padded), height)
+        for left in range(0, padded.shape[1], width)
+    ]
+    strips = {} if "tile" in options else {"rowsperstrip": height}
+    written = {"shape": array.shape, "dtype": stored.dtype, "photometric": "minisblack", **strips, **options}
+    tifffile.imwrite(file, iter(blocks), compression="zlib", **written)  # whose tag is replaced
+    with tifffile.TiffFile(file, mode="r+") as opened:
+        opened.pages[0].tags["Compression"].overwrite(5)
+
+
+@pytest.mark.parametrize("array", [FLOATS, INTEGERS], ids=["float32", "uint16"])
+@pytest.mark.parametrize("options", [{}, {"tile": (16, 16)}], ids=["strips", "tiles"])
+def test_lzw_is_read_exactly_however_it_is_laid_out(tmp_path: Path, array: np.ndarray, options: dict[str, Any]) -> None:
+    write_lzw(tmp_path / "map.tif", array, **options)
+    np.testing.assert_array_equal(read_map(tmp_path / "map.tif"), array.astype(np.float32))
+
+
+def test_big_endian_integers_are_read_exactly_from_lzw(tmp_path: Path) -> None:
+    write_lzw(tmp_path / "map.tif", INTEGERS, byteorder=">", tile=(16, 16))
+    np.testing.assert_array_equal(read_map(tmp_path / "map.tif"), INTEGERS.astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("array", "byteorder", "message"),
+    [
+        (FLOATS, ">", "big-endian float32 values with the compression LZW"),
+        (FLOATS.astype(np.float64), "<", "float64 values with the compression LZW"),
+        (FLOATS.astype(np.float16), "<", "float16 values with the compression LZW"),
+    ],
+    ids=["big-endian", "float64", "float16"],
+)
+def test_what_no_dependency_reads_exactly_says_what_to_install(
+    tmp_path: Path, array: np.ndarray, byteorder: str, message: str
+) -> None:
+    write_lzw(tmp_path / "map.tif", array, byteorder=byteorder)
+    if importlib.util.find_spec("imagecodecs") is not None:
+        np.testing.assert_array_equal(read_map(tmp_path / "map.tif"), array)
+        return
+    with pytest.raises(DataError, match=rf"map\.tif: {message}.*pip install imagecodecs"):
+        read_map(tmp_path / "map.tif")
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", None])
+@pytest.mark.parametrize("height", [40, 10], ids=["of one size", "of two sizes"])
+def test_several_pages_are_refused(tmp_path: Path, compression: str | None, height: int) -> None:
+    page, other = Image.fromarray(FLOATS), Image.fromarray(FLOATS[:height])
+    page.save(tmp_path / "map.tif", save_all=True, append_images=[other], compression=compression)
+    with pytest.raises(DataError, match=r"map\.tif: it has 2 pages, one is expected"):
+        read_map(tmp_path / "map.tif")
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", None])
+@pytest.mark.parametrize(("tag", "value", "message"), [(274, 3, "Orientation is 3"), (262, 0, "low values are white")])
+def test_tags_that_libraries_take_differently_are_refused(
+    tmp_path: Path, compression: str | None, tag: int, value: int, message: str
+) -> None:
+    array = FLOATS if tag == 274 else INTEGERS.astype(np.uint8)
+    Image.fromarray(array).save(tmp_path / "map.tif", compression=compression, tiffinfo={tag: value})
+    with pytest.raises(DataError, match=rf"map\.tif: .*{message}"):
         read_map(tmp_path / "map.tif")
 
 
@@ -92,8 +164,23 @@ def written(separator: str = ",", comma: str = ".", head: str = "image,score") -
         written(head="Image,Score").encode(),
         ("sep=;\n" + written(";")).encode(),
         written().replace("test/good/000", '"test/good/000"').encode(),
+        written().replace("/00", "\\00").replace("test/", "test\\").encode(),
+        re.sub(r"(/00\d)", r"\1.png", written()).encode(),
     ],
-    ids=["plain", "mark", "utf-16", "semicolons", "decimal-commas", "tabs", "blanks", "capitals", "declared", "quoted"],
+    ids=[
+        "plain",
+        "mark",
+        "utf-16",
+        "semicolons",
+        "decimal-commas",
+        "tabs",
+        "blanks",
+        "capitals",
+        "declared",
+        "quoted",
+        "backslashes",
+        "suffixes",
+    ],
 )
 def test_scores_are_read_as_spreadsheets_save_them(tmp_path: Path, content: bytes) -> None:
     write_scenario(tmp_path / "data/parts/bolt")
@@ -109,8 +196,9 @@ def test_scores_are_read_as_spreadsheets_save_them(tmp_path: Path, content: byte
     ("content", "message"),
     [
         ("picture,score\n", "no column image; its columns are picture, score"),
-        ("image,score\ntest/good/000,high\n", "line 2, column score: 'high' is no finite number"),
+        ("image,score\ntest/good/000,high\n", "line 2, column score: 'high' is no finite number, of test/good/000"),
         ("image,score\ntest/good/000,nan\n", "'nan' is no finite number"),
+        ("image,score\ntest/good/000,1\ntest/good/000.png,1\n", "line 3, column image: test/good/000 has two scores"),
         ("image,score\ntest/good/000,1\ntest/good/000,1\n", "line 3, column image: test/good/000 has two scores"),
         ("", "it is empty"),
     ],

@@ -158,6 +158,7 @@ class Malicious:
         (pickled({"conv1.weight": torch.zeros(128, 3, 4, 4)}), "does not hold a teacher of EfficientAD-S"),
         (pickled(network("M").state_dict()), "does not hold a teacher of EfficientAD-S"),
     ],
+    ids=["text", "code", "a list", "another network", "another size"],
 )
 def test_other_files_are_refused(content, message, tmp_path, capsys):
     path = tmp_path / "other.pth"
