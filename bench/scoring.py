@@ -215,10 +215,9 @@ def score(maps: AnomalyMaps, truth: GroundTruth, threads: int) -> ScenarioMetric
     upsampled = UpsampledMaps(maps.maps, list(truth.sizes))
     if _is_halved(scenario):
         return _score_halves(upsampled, maps.scores, truth, threads)
-    images, names = scenario.test, scenario.names
-    detection = evaluate_images(maps.scores, [image.anomalous for image in images], names=names)
     if scenario.saturated:
-        return _score_saturated(upsampled, detection, truth, threads)
+        return _score_saturated(upsampled, maps.scores, truth, threads)
+    images, names = scenario.test, scenario.names
     limits, quartile_limits = PROTOCOL.fpr_limits, (PROTOCOL.quartile_fpr_limit,)
     if scenario.pixel_labels or not any(image.anomalous for image in images):
         localisation = evaluate_pixels(
@@ -226,6 +225,7 @@ def score(maps: AnomalyMaps, truth: GroundTruth, threads: int) -> ScenarioMetric
         )
     else:
         localisation = undefined_pixels(NO_PIXEL_LABELS, limits, quartile_limits)
+    detection = evaluate_images(maps.scores, [image.anomalous for image in images], names=names)
     notes = tuple(_nothing_marked(names[index]) for index in localisation.empty_masks)
     return ScenarioMetrics(localisation, detection, notes, _regions(localisation.regions, scenario))
 
@@ -244,12 +244,15 @@ def _score_halves(
     return ScenarioMetrics(localisation, detection, notes, regions)
 
 
-def _score_saturated(maps: UpsampledMaps, detection: ImageMetrics, truth: GroundTruth, threads: int) -> ScenarioMetrics:
+def _score_saturated(
+    maps: UpsampledMaps, scores: NDArray[np.float64], truth: GroundTruth, threads: int
+) -> ScenarioMetrics:
     """Score defects of which a part is enough, where nobody tells structural from logical ones (AutoVI)."""
     scenario = truth.scenario
     localisation = evaluate_saturated(
         maps, _defects_of(truth), PROTOCOL.fpr_limits, names=scenario.names, threads=threads
     )
+    detection = evaluate_images(scores, [image.anomalous for image in scenario.test], names=scenario.names)
     notes = (*_unmarked(scenario, [localisation.regions]), *localisation.notes)
     return ScenarioMetrics(localisation, detection, notes, _regions(localisation.regions, scenario))
 

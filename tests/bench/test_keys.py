@@ -157,7 +157,7 @@ def test_docstrings_and_comments_change_no_key(root: Path, edit: Edit) -> None:
         ("metrics.kernels", with_another_line),
         ("metrics.pixels", with_another_line),
         ("bench.scoring", replaced("saturation=row", "saturation=0 or row")),
-        ("bench.datasets.masks", replaced("+ 1) // 2", "+ 1) // 3")),
+        ("bench.datasets.mask_values", replaced("+ 1) // 2", "+ 1) // 3")),
         ("bench.cell", replaced("PREDICTION_BATCH = 8", "PREDICTION_BATCH = 9")),
     ],
 )

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from test_selection import scenario
+from test_scenario_selection import scenario
 
 from bench.datasets.cache import Cache
 from bench.datasets.scenario import Scenario

@@ -52,7 +52,7 @@ def test_copies_are_told_from_other_pictures(tmp_path):
 @pytest.mark.parametrize("structure", [0, 90], ids=["uniform surface", "fixed camera"])
 def test_photographs_of_which_only_the_noise_differs_are_no_copies(tmp_path, structure, noise):
     random = np.random.default_rng(0)
-    scene = np.kron(random.uniform(120 - structure, 120 + structure, (32, 32)), np.ones((8, 8)))
+    scene = np.kron(random.uniform(120 - structure, 120 + structure, (32, 32)), np.ones((16, 16)))
 
     def photograph():
         return (scene + random.normal(0, noise, scene.shape)).clip(0, 255).astype(np.uint8)
