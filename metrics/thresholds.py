@@ -202,7 +202,7 @@ class MeanPlusDeviations:
     """Mean plus some standard deviations of the normal scores; promises no rate, as scores have no known distribution.
 
     The deviation is the population's (divided by n). On pixels with a factor of 3 it is the rule in the public
-    code of the owners of MVTec AD 2 (Heckler-Kram et al., The MVTec AD 2 Dataset, 2025), on the validation images' maps.
+    code of the owners of MVTec AD 2 (Heckler-Kram et al., The MVTec AD 2 Dataset, 2025), on maps of validation images.
 
     Attributes:
         level: what is compared with the threshold.
