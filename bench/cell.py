@@ -295,9 +295,8 @@ def training_images(
     if not detector.uses_validation and not hold_out:
         return ImageSet(pixels), ImageSet(pixels, [])
     if scenario.validation:
-        return ImageSet(pixels), ImageSet(
-            decode_images(scenario.validation, detector.input_size, cache, bits=bits).pixels
-        )
+        own = decode_images(scenario.validation, detector.input_size, cache, bits=bits)
+        return ImageSet(pixels), ImageSet(own.pixels)
     train, validation = split(len(pixels), PROTOCOL.validation_fraction, seed)
     return ImageSet(pixels, train), ImageSet(pixels, validation)
 

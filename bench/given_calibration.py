@@ -5,18 +5,16 @@ They lie as the maps of the test images do, ``<scenario's maps>/validation/good/
 
 import hashlib
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from bench.datasets.cache import Cache, usable_cores
+from bench.datasets.cache import Cache
 from bench.datasets.pixels import image_size
 from bench.datasets.scenario import Scenario
 from bench.errors import DataError
-from bench.given_maps import SUFFIXES, read_map
+from bench.given_maps import SUFFIXES, read_map, scan
 from bench.scoring import OnDemand
 from bench.thresholding import Calibration, Uncalibrated
 
@@ -43,19 +41,7 @@ def given_calibration(
         return Uncalibrated(f"no maps of normal images that the method was not fitted on, in {FOLDER.as_posix()}")
     images = [_image_of(file, scenario, files) for file in files]
     sizes = [image_size(image) for image in images]
-
-    def highest(index: int) -> float:
-        array = read_map(files[index])
-        if array.shape != sizes[index] and not upsample:
-            raise DataError(
-                f"the anomaly map {files[index]} has {_by(array.shape)} pixels, its image {images[index]} has "
-                f"{_by(sizes[index])} (height × width)\n"
-                "  Pass --upsample if maps are of the whole image at the network's resolution."
-            )
-        return float(array.max())
-
-    with ThreadPoolExecutor(usable_cores()) as pool:
-        maxima = np.array(list(pool.map(highest, range(len(files)))))
+    maxima = scan(files, images, sizes, upsample=upsample)
     maps: Sequence[NDArray[Any]] = OnDemand(len(files), lambda index: read_map(files[index]))
     which = "validation images of the scenario" if scenario.validation else "training images held out elsewhere"
     names = [(FOLDER / file.stem).as_posix() for file in files]
@@ -92,7 +78,3 @@ def _image_of(file: Path, scenario: Scenario, files: Sequence[Path]) -> Path:
             f"  Thresholds are chosen on maps of its {len(own)} {what}s, such as {own[0].stem if own else 'none'}."
         )
     return images[0]
-
-
-def _by(shape: tuple[int, ...]) -> str:
-    return "×".join(map(str, shape))

@@ -243,26 +243,34 @@ def read_scores(maps: MapFolder, scenario: Scenario) -> NDArray[np.float64] | No
     return np.array([scores[name] for name in names])
 
 
-def scan(maps: MapFolder, scenario: Scenario, sizes: Sequence[tuple[int, int]], *, upsample: bool) -> NDArray[Any]:
+def scan(
+    files: Sequence[Path], images: Sequence[Path], sizes: Sequence[tuple[int, int]], *, upsample: bool
+) -> NDArray[np.float64]:
     """Read every map once: check its size, and return the maximum of each, float64 (n,).
+
+    Args:
+        files: The maps.
+        images: The image of each.
+        sizes: Height and width of each image.
+        upsample: Take maps of another size than their image for maps at the network's resolution.
 
     Raises:
         DataError: A map is damaged, or of another size than its image although ``upsample`` is not set.
     """
 
     def highest(index: int) -> float:
-        array = read_map(maps.files[index])
+        array = read_map(files[index])
         if array.shape != sizes[index] and not upsample:
             raise DataError(
-                f"the anomaly map {maps.files[index]} has {_by(array.shape)} pixels, its image "
-                f"{scenario.test[index].path} has {_by(sizes[index])} (height × width)\n"
+                f"the anomaly map {files[index]} has {_by(array.shape)} pixels, its image {images[index]} has "
+                f"{_by(sizes[index])} (height × width)\n"
                 "  Pass --upsample if maps are of the whole image at the network's resolution. Maps of a crop cannot "
                 "be evaluated: their method did not look at the rest."
             )
         return float(array.max())
 
     with ThreadPoolExecutor(usable_cores()) as pool:
-        return np.array(list(pool.map(highest, range(len(maps.files)))))
+        return np.array(list(pool.map(highest, range(len(files)))))
 
 
 def _by(shape: tuple[int, ...]) -> str:

@@ -129,7 +129,8 @@ class FolderOrigin:
         maps = find_maps(self.scenario, self.folder)
         if maps.note:
             self.say(f"{self.folder}: {maps.note}")
-        highest = scan(maps, self.scenario, sizes, upsample=self.upsample)
+        images = [image.path for image in self.scenario.test]
+        highest = scan(maps.files, images, sizes, upsample=self.upsample)
         scores = read_scores(maps, self.scenario)
         return LoadedMaps(
             AnomalyMaps(

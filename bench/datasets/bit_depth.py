@@ -7,7 +7,6 @@ nothing that holds, it is the smallest usual number that holds every value of th
 are only asked for where there are no training images.
 """
 
-import json
 import struct
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +17,7 @@ import numpy as np
 from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
-from bench.datasets.cache import replace_atomically, usable_cores
+from bench.datasets.cache import usable_cores
 from bench.datasets.pixels import is_deep, is_stored_deep, read_image
 from bench.datasets.scenario import Scenario
 from bench.errors import DataError
@@ -48,21 +47,7 @@ def bit_depth(scenario: Scenario) -> int | None:
     """
     if not any(path.suffix.lower() in _DEEP_SUFFIXES for path in _images(scenario)):
         return None
-    remembered = scenario.cache.directory / "depths" / f"{scenario.identity}-{_VERSION}.json"
-    if scenario.cache.enabled:
-        try:
-            known = json.loads(remembered.read_text())["bits"]
-            return known if known is None or known in range(8, 17) else _find(scenario)
-        except (OSError, ValueError, KeyError, TypeError):
-            pass
-    bits = _find(scenario)
-    if scenario.cache.enabled:
-        try:
-            with replace_atomically(remembered) as file:
-                file.write(json.dumps({"bits": bits}).encode())
-        except OSError:
-            pass  # found again next time
-    return bits
+    return scenario.cache.remembered("depths", f"{scenario.identity}-{_VERSION}", lambda: _find(scenario))
 
 
 def _find(scenario: Scenario) -> int | None:

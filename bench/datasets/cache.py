@@ -18,6 +18,8 @@ from methods.weights.files import default_cache_directory as default_cache_direc
 
 _log = logging.getLogger(__name__)
 
+Found = TypeVar("Found")
+
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
@@ -71,6 +73,31 @@ class Cache:
         for folder in updated:
             self._write_index(folders[folder], known[folder])
         return [digest for _, digest in digested]
+
+    def remembered(self, kind: str, key: str, find: Callable[[], Found]) -> Found:
+        """What ``find`` has found before under this key, else what it finds now, which is remembered.
+
+        Args:
+            kind: Of what is found; a folder's name.
+            key: Digest of everything that determines it, the rule by which it is found included.
+            find: Finds it; returns values that JSON can hold, whose arrays are lists.
+
+        Raises:
+            Exception: Whatever ``find`` raises.
+        """
+        if not self.enabled:
+            return find()
+        path = self.directory / kind / f"{key}.json"
+        try:
+            return json.loads(path.read_text())["found"]  # type: ignore[no-any-return]
+        except (OSError, ValueError, KeyError, TypeError):
+            found = find()
+        try:
+            with replace_atomically(path) as file:
+                file.write(json.dumps({"found": found}).encode())
+        except OSError as error:
+            _log.warning("cannot remember %s, they are found anew each time: %s", kind, error)
+        return found
 
     def _read_index(self, name: str) -> dict[str, _Entry]:
         if not self.enabled:

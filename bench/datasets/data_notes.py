@@ -1,6 +1,5 @@
 """What a record says of the files of a scenario, once somebody has looked into them."""
 
-import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -9,7 +8,7 @@ from pathlib import Path
 from PIL import Image
 
 from bench.datasets.bit_depth import bit_depth, count_brighter
-from bench.datasets.cache import replace_atomically, usable_cores
+from bench.datasets.cache import usable_cores
 from bench.datasets.copies import find_copies
 from bench.datasets.pixels import has_frames, is_transparent, orientation, read_image
 from bench.datasets.scenario import Scenario
@@ -40,21 +39,8 @@ def take_notes(scenario: Scenario) -> DataNotes:
     Raises:
         DataError: An image is missing or damaged, or images differ in bit depth.
     """
-    known = scenario.cache.directory / "notes" / f"{scenario.identity}-{_VERSION}.json"
-    if scenario.cache.enabled:
-        try:
-            found = json.loads(known.read_text())
-            return DataNotes(found["bits"], tuple(found["notes"]), found["warning"])
-        except (OSError, ValueError, KeyError, TypeError):
-            pass  # looked into below
-    taken = _look(scenario)
-    if scenario.cache.enabled:
-        try:
-            with replace_atomically(known) as file:
-                file.write(json.dumps(asdict(taken)).encode())
-        except OSError:
-            pass  # done again next time
-    return taken
+    found = scenario.cache.remembered("notes", f"{scenario.identity}-{_VERSION}", lambda: asdict(_look(scenario)))
+    return DataNotes(found["bits"], tuple(found["notes"]), found["warning"])
 
 
 def _look(scenario: Scenario) -> DataNotes:

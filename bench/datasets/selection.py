@@ -55,6 +55,22 @@ class FoundCollection:
         text = f"{count - others} of {len(known.images)} scenarios"
         return f"{text} and {others} other{'s' if others > 1 else ''}" if others else text
 
+    def read(self, scenario: str, cache: Cache) -> Scenario:
+        """List a scenario's images; one whose lists are broken says so when it is checked, and costs no other."""
+        try:
+            return self.layout.read(self.folder, scenario, cache)
+        except DataError as error:
+            return Scenario(
+                collection=counted_as(self.collection, scenario),
+                name=scenario,
+                train=(),
+                validation=(),
+                test=(),
+                problems=(str(error),),
+                folder=self.folder / scenario,
+                cache=cache,
+            )
+
     def named(self, name: str) -> list[str]:
         """The scenarios that ``name`` means: ``COLLECTION`` or ``COLLECTION/SCENARIO``, by any of its names."""
         matching = []
@@ -196,7 +212,7 @@ def _resolve(name: str, inventory: Inventory, data_root: Path | None, cache: Cac
             raise UsageError(_nothing_found(inventory, data_root))
         _refuse_copies(inventory.collections)
         for found in inventory.collections:
-            yield from (_read(found, scenario, cache) for scenario in found.scenarios)
+            yield from (found.read(scenario, cache) for scenario in found.scenarios)
         return
     collection_name, _, scenario_name = name.partition("/")
     if collection_name == DEMO.name and scenario_name in ("", *DEMO_SCENARIOS):
@@ -212,7 +228,7 @@ def _resolve(name: str, inventory: Inventory, data_root: Path | None, cache: Cac
         matching = exact if len(exact) == 1 else matching
         _refuse_copies([found for found, _ in matching])
         for found, scenarios in matching:
-            yield from (_read(found, scenario, cache) for scenario in scenarios)
+            yield from (found.read(scenario, cache) for scenario in scenarios)
         return
     if scenario_name and data_root is not None and (data_root / name).is_dir():
         # Named outright, so it is taken for a scenario, and its check says what it lacks.
@@ -221,23 +237,6 @@ def _resolve(name: str, inventory: Inventory, data_root: Path | None, cache: Cac
         yield (found_here.layout if found_here else LAYOUTS[-1]).read(folder, scenario_name, cache)
         return
     raise UsageError(_unknown(name, inventory, data_root))
-
-
-def _read(found: FoundCollection, scenario: str, cache: Cache) -> Scenario:
-    """List a scenario's images; one whose lists are broken says so when it is checked, and costs no other."""
-    try:
-        return found.layout.read(found.folder, scenario, cache)
-    except DataError as error:
-        return Scenario(
-            collection=counted_as(found.collection, scenario),
-            name=scenario,
-            train=(),
-            validation=(),
-            test=(),
-            problems=(str(error),),
-            folder=found.folder / scenario,
-            cache=cache,
-        )
 
 
 def _refuse_copies(found: tuple[FoundCollection, ...] | list[FoundCollection]) -> None:

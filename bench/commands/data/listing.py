@@ -62,7 +62,7 @@ def _on_disk(options: ListOptions) -> "dict[str, list[Scenario]]":
     cache = Cache(default_cache_directory())
     ours: dict[str, list[Scenario]] = defaultdict(list)
     for found in take_inventory(options.data_root).collections:
-        ours[found.collection.name] += [found.layout.read(found.folder, name, cache) for name in found.scenarios]
+        ours[found.collection.name] += [found.read(name, cache) for name in found.scenarios]
     return ours
 
 

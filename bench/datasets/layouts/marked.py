@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from bench.datasets.cache import Cache, replace_atomically, usable_cores
+from bench.datasets.cache import Cache, usable_cores
 from bench.datasets.pixels import read_image
 
 
@@ -20,23 +20,8 @@ def marked(masks: Sequence[Path], cache: Cache) -> list[bool]:
     Raises:
         DataError: A mask cannot be read.
     """
-    if not cache.enabled:
-        return _read(masks)
-    recipe = json.dumps([1, cache.digests(masks)])
-    entry = cache.directory / "marked" / f"{hashlib.sha256(recipe.encode()).hexdigest()}.json"
-    try:
-        remembered = json.loads(entry.read_text())
-    except (OSError, ValueError):
-        remembered = None
-    if isinstance(remembered, list) and len(remembered) == len(masks):
-        return [bool(value) for value in remembered]
-    values = _read(masks)
-    try:
-        with replace_atomically(entry) as file:
-            file.write(json.dumps(values).encode())
-    except OSError:
-        pass  # costs time, never a run
-    return values
+    key = hashlib.sha256(json.dumps([1, cache.digests(masks)]).encode()).hexdigest()
+    return cache.remembered("marked", key, lambda: _read(masks))
 
 
 def _read(masks: Sequence[Path]) -> list[bool]:
