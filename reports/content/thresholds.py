@@ -52,19 +52,24 @@ def f1_metrics(threshold: Threshold) -> tuple[str, str | None]:
 
 
 def threshold_table(part: Part) -> Table | None:
-    """Each rule's thresholds on one collection, mean over scenarios, a row per method; ``None`` without any."""
+    """Each rule's thresholds on one collection, mean over scenarios; ``None`` without any.
+
+    There is a row per method with a threshold on any scenario; a note says why the others have none.
+    """
     by_rule = thresholds_of(part.results)
     if not by_rule:
         return None
+    having = {result.variant for result in part.results if result.record.thresholds}
+    results = [result for result in part.results if result.variant in having]
     marks = Marks()
-    scales_differ = len({result.variant.train_scale for result in part.results}) > 1
+    scales_differ = len({result.variant.train_scale for result in results}) > 1
     fields: list[tuple[Field, ...]] = []
     all_rows: list[Row] = []
     for (level, rule), thresholds in by_rule.items():
         of_rule = thresholds[0]
         realised, scored = realised_metric(of_rule), f1_metrics(of_rule)
         f1 = [metric for metric in scored if metric is not None]
-        rows = aggregate(part.results, [realised, *f1])
+        rows = aggregate(results, [realised, *f1])
         best = best_values(part.collection, rows, f1)
         declared = of_rule.declared_false_positive_rate
         for index, row in enumerate(rows):
@@ -92,7 +97,7 @@ def threshold_table(part: Part) -> Table | None:
         f"{part.title}, at thresholds chosen on normal images",
         columns,
         tuple(fields),
-        (*table_notes(all_rows, fields, marks, stamps(part.results)), *_explanations(part)),
+        (*table_notes(all_rows, fields, marks, stamps(results)), *_explanations(part)),
     )
 
 
@@ -108,15 +113,24 @@ def _explanations(part: Part) -> list[Note]:
 
 
 def _without(part: Part) -> list[str]:
-    """Which rules have chosen nothing anywhere, and why."""
-    by_reason: dict[str, dict[str, None]] = {}
+    """Which rules have chosen nothing anywhere, which methods have no threshold at all, and why."""
+    rules: dict[str, dict[str, None]] = {}
+    methods: dict[str, dict[str, None]] = {}
     chosen = {rule for _, rule in thresholds_of(part.results)}
+    having = {result.variant for result in part.results if result.record.thresholds}
     for result in part.results:
         for metric, reason in result.record.undefined.items():
             kind, _, rule = metric.partition("@")
-            if kind in ("image_f1", "any_pixel_f1") and rule not in chosen:
-                by_reason.setdefault(reason, {})[rule] = None
-    return [f"No threshold by {', '.join(rules)}: {reason}." for reason, rules in by_reason.items()]
+            if kind not in ("image_f1", "any_pixel_f1"):
+                continue
+            if result.variant not in having:
+                methods.setdefault(reason, {})[result.variant.label] = None
+            elif rule not in chosen:
+                rules.setdefault(reason, {})[rule] = None
+    return [
+        *(f"No threshold by {', '.join(names)}: {reason}." for reason, names in rules.items()),
+        *(f"No threshold for {', '.join(names)}: {reason}." for reason, names in methods.items()),
+    ]
 
 
 def _range(numbers: Sequence[int]) -> str:

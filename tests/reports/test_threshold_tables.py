@@ -96,6 +96,22 @@ def test_rules_that_chose_nothing_are_named_with_the_reason():
     assert f"No threshold by fpr0.01, image_fpr0.01: {reason}." in notes(table_of(threshold_table, [lacking]))
 
 
+def test_a_method_without_any_threshold_is_no_row_but_a_note():
+    reason = "no normal images beside those fitted on and tested on"
+    record = with_thresholds("dsr")
+    names = ("image_f1@mean+3sd", "any_pixel_f1@mean+3sd", "image_f1@fpr0.05")
+    without = record.model_copy(
+        update={
+            "thresholds": [],
+            "metrics": record.metrics | dict.fromkeys(names),
+            "undefined": dict.fromkeys(names, reason),
+        }
+    )
+    table = table_of(threshold_table, [with_thresholds("patchcore"), without])
+    assert {row[1] for row in texts(table)} == {"PatchCore"}
+    assert f"No threshold for DSR: {reason}." in notes(table)
+
+
 def test_halves_are_averaged_and_the_table_says_so():
     table = table_of(threshold_table, [with_thresholds(collection=LOCO, scenario="breakfast_box")])
     assert "mean over structural and logical anomalies" in notes(table)
