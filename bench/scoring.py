@@ -104,6 +104,8 @@ class Evaluation:
         calibration: Normal images that thresholds were chosen on, or why there are none.
         thresholded: What these thresholds are worth.
         conditions: What the maps of each light or view are worth.
+        mask_notes: What is to be known of the masks, one phrase each.
+        mask_warning: What every table must say of them; ``None`` if nothing.
     """
 
     scenario: Scenario
@@ -114,6 +116,8 @@ class Evaluation:
     calibration: Calibration | Uncalibrated
     thresholded: Thresholded
     conditions: Values
+    mask_notes: tuple[str, ...] = ()
+    mask_warning: str | None = None
 
     def named(self) -> dict[str, float | None]:
         """Every metric of the vocabulary that applies, by name; ``None`` where it is undefined."""
@@ -170,7 +174,9 @@ def evaluate(
     ]
     examples = _examples(truth, images, maps.maps)
     thresholded, conditions = score_further(maps, truth, threads, calibration)
-    return Evaluation(scenario, maps, metrics, images, examples, calibration, thresholded, conditions)
+    return Evaluation(
+        scenario, maps, metrics, images, examples, calibration, thresholded, conditions, truth.notes, truth.warning
+    )
 
 
 def score_further(
