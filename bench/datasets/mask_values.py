@@ -150,27 +150,34 @@ def _are_labels(levels: Levels, distinct: list[int]) -> bool:
     middle = (levels.values > margin) & (levels.values < levels.white - margin)
     if not middle.any():
         return False
-    return _has_plain_gray(levels.values, middle) or (not levels.lossy and _has_gray_part(levels.values, middle))
+    peaks = middle & (ndimage.maximum_filter(levels.values, 3) == levels.values)
+    return _has_plain_gray(levels.values, peaks) or (not levels.lossy and _has_gray_part(levels.values, peaks))
 
 
-def _has_plain_gray(values: NDArray[Any], middle: NDArray[np.bool_]) -> bool:
+def _has_plain_gray(values: NDArray[Any], peaks: NDArray[np.bool_]) -> bool:
     """Whether there is a pixel of gray whose eight neighbours have the same value.
 
     Edges that are soft, or blurred by JPEG, have none. JPEG's plain blocks are nearly black or nearly white, and of
     many values; where there are few, as class numbers beside 255, any gray counts.
+
+    Args:
+        values: Gray values (height, width).
+        peaks: The gray pixels without a brighter neighbour.
     """
-    plain = ndimage.maximum_filter(values, 3) == ndimage.minimum_filter(values, 3)
-    return bool((plain & middle).any())
+    return bool(peaks.any() and (peaks & (ndimage.minimum_filter(values, 3) == values)).any())
 
 
-def _has_gray_part(values: NDArray[Any], middle: NDArray[np.bool_]) -> bool:
-    """Whether there is a part of one gray throughout, with black all around: a label too thin for a plain pixel."""
+def _has_gray_part(values: NDArray[Any], peaks: NDArray[np.bool_]) -> bool:
+    """Whether there is a part of one gray throughout, with black all around: a label too thin for a plain pixel.
+
+    Arguments are those of :func:`_has_plain_gray`.
+    """
+    if np.count_nonzero(peaks) < _PART:
+        return False
     parts, count = ndimage.label(values, np.ones((3, 3)))
-    marked = parts > 0  # a few of the pixels: what follows sorts them
-    own, gray, part, numbers = values[marked], middle[marked], parts[marked], np.arange(1, count + 1)
-    one_gray = ndimage.minimum(own, part, numbers) == ndimage.maximum(own, part, numbers)
-    large = np.bincount(part, minlength=count + 1)[1:] >= _PART
-    return bool(np.any(one_gray & large & (ndimage.maximum(gray, part, numbers) > 0)))
+    areas, grays = (np.bincount(parts[pixels], minlength=count + 1) for pixels in (parts > 0, peaks))
+    # without a brighter neighbour, all pixels of a part have one value
+    return bool(np.any((areas >= _PART) & (areas == grays)))
 
 
 def _values(image: Image.Image) -> NDArray[Any]:
