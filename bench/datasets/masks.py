@@ -152,7 +152,7 @@ def _check_half(scenario: Scenario, paths: Sequence[Path], values: Sequence[Mask
 def _notes(scenario: Scenario, values: Sequence[MaskValues], *, half: bool) -> Iterator[str]:
     """What was chosen by the catalogue or the user, and what became of masks."""
     if scenario.mask_rule != "decided":
-        yield f"in masks {'values from half the range on' if half else 'every value but 0'} mark a defect"
+        yield f"every value {'from half the range on' if half else 'but 0'} of a mask marks a defect"
     for number, what in (
         (
             sum(each.soft for each in values) if half else 0,
