@@ -140,7 +140,7 @@ def test_maps_of_a_run_are_evaluated_by_the_rule_of_now(tmp_path: Path) -> None:
     write_scenario(tmp_path / "data/parts/bolt")
     options = RunOptions(
         methods=("patchcore",), datasets="parts", data_root=tmp_path / "data", out=tmp_path / "run",
-        preset="embedded", device="cpu", keep_maps=True,
+        preset="embedded", device="cpu", keep_maps=True, masks="nonzero",
     )  # fmt: skip
     assert run(options, QUIET) == 0
     (ran,) = RunStore(tmp_path / "run").records()
@@ -149,7 +149,7 @@ def test_maps_of_a_run_are_evaluated_by_the_rule_of_now(tmp_path: Path) -> None:
     (record,) = RunStore(tmp_path / "out").records()
     assert ran.data is not None
     assert record.data is not None
-    assert ran.data.notes == []
+    assert ran.data.notes == ["every value but 0 of a mask marks a defect"]
     assert record.data.notes == ["every value from half the range on of a mask marks a defect"]
     assert record.data.train == ran.data.train
     assert record.metrics == ran.metrics  # 0 and 255 mean the same by either rule
