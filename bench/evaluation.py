@@ -243,7 +243,9 @@ def _evaluate_and_record(origin: MapOrigin, prepared: PreparedEvaluation) -> Rec
     except Exception as error:
         return record_failure(store, fields, failure_of(error))
     source = outcome.loaded.source
-    data: Data = origin.fields.get("data") or data_of(scenario, train=None, validation=None)
+    # Of a kept record, too: its files are the same, but not what is said of their masks.
+    kept: Data | None = origin.fields.get("data")
+    data = data_of(scenario, kept.train if kept else None, kept.validation if kept else None)
     of_maps = {
         "key": _key(origin, source),
         "maps": source,

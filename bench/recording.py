@@ -1,7 +1,7 @@
 """Every record: of a cell that worked, failed or was evaluated; and the one rule by which an exception is a failure."""
 
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -124,7 +124,7 @@ def record_evaluation(
 
     Args:
         store: The run folder.
-        fields: All of the record that the evaluation does not say.
+        fields: All of the record that the evaluation does not say, ``data`` as of :func:`data_of`.
         evaluation: The maps and what they are worth.
         keep_maps: Keep the maps beside the record.
         definitions: Values under other definitions, kept beside the record.
@@ -132,8 +132,14 @@ def record_evaluation(
     Raises:
         ResultError: Something cannot be written.
     """
-    metrics = evaluation.metrics
+    metrics, data = evaluation.metrics, fields["data"]
     outcome = {
+        "data": data.model_copy(
+            update={
+                "notes": [*data.notes, *evaluation.mask_notes],
+                "note": "; ".join(filter(None, (data.note, evaluation.mask_warning))) or None,
+            }
+        ),
         "status": "ok",
         "metrics": evaluation.named(),
         "undefined": evaluation.undefined,
@@ -186,16 +192,9 @@ def data_of(scenario: Scenario, train: int | None, validation: int | None) -> Da
         test_normal=len(scenario.test) - anomalous,
         test_anomalous=anomalous,
         note="; ".join(filter(None, (scenario.note, taken.warning))) or None,
-        notes=[*scenario.notes, *_masks_chosen(scenario), *taken.notes],
+        notes=[*scenario.notes, *taken.notes],
         bit_depth=taken.bits,
     )
-
-
-def _masks_chosen(scenario: Scenario) -> Iterator[str]:
-    """What is to be said of the masks, where their meaning was given and not decided from their values."""
-    if scenario.pixel_labels and not scenario.saturated and scenario.mask_rule != "decided":
-        marking = "every value but 0" if scenario.mask_rule == "nonzero" else "values from half the range on"
-        yield f"in masks {marking} mark a defect"
 
 
 def _description(cell: Cell, result: CellResult) -> ModelDescription:

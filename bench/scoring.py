@@ -43,6 +43,7 @@ from metrics import (
     evaluate_pixels,
     evaluate_saturated,
     undefined_pixels,
+    undefined_saturated,
 )
 from results.arrays import Example, choose_examples, make_example
 from results.record import ImageResult
@@ -104,6 +105,8 @@ class Evaluation:
         calibration: Normal images that thresholds were chosen on, or why there are none.
         thresholded: What these thresholds are worth.
         conditions: What the maps of each light or view are worth.
+        mask_notes: What is to be known of the masks, one phrase each.
+        mask_warning: What every table must say of them; ``None`` if nothing.
     """
 
     scenario: Scenario
@@ -114,6 +117,8 @@ class Evaluation:
     calibration: Calibration | Uncalibrated
     thresholded: Thresholded
     conditions: Values
+    mask_notes: tuple[str, ...] = ()
+    mask_warning: str | None = None
 
     def named(self) -> dict[str, float | None]:
         """Every metric of the vocabulary that applies, by name; ``None`` where it is undefined."""
@@ -170,7 +175,9 @@ def evaluate(
     ]
     examples = _examples(truth, images, maps.maps)
     thresholded, conditions = score_further(maps, truth, threads, calibration)
-    return Evaluation(scenario, maps, metrics, images, examples, calibration, thresholded, conditions)
+    return Evaluation(
+        scenario, maps, metrics, images, examples, calibration, thresholded, conditions, truth.notes, truth.warning
+    )
 
 
 def score_further(
@@ -219,7 +226,7 @@ def score(maps: AnomalyMaps, truth: GroundTruth, threads: int) -> ScenarioMetric
         return _score_saturated(upsampled, maps.scores, truth, threads)
     images, names = scenario.test, scenario.names
     limits, quartile_limits = PROTOCOL.fpr_limits, (PROTOCOL.quartile_fpr_limit,)
-    if scenario.pixel_labels or not any(image.anomalous for image in images):
+    if _is_labelled(scenario):
         localisation = evaluate_pixels(
             upsampled, masks_of(truth), limits, quartile_limits=quartile_limits, names=names, threads=threads
         )
@@ -236,7 +243,10 @@ def _score_halves(
     """Score structural and logical anomalies apart, each with all normal images, and average."""
     scenario = truth.scenario
     kinds, names = [_kind(image) for image in scenario.test], scenario.names
-    localisation = evaluate_loco(maps, _defects_of(truth), kinds, PROTOCOL.fpr_limits, names=names, threads=threads)
+    if _is_labelled(scenario):
+        localisation = evaluate_loco(maps, _defects_of(truth), kinds, PROTOCOL.fpr_limits, names=names, threads=threads)
+    else:
+        localisation = LocoMetrics(*[undefined_saturated(NO_PIXEL_LABELS, PROTOCOL.fpr_limits)] * 2)
     detection = evaluate_loco_images(scores, kinds, names=names)
     halves = (localisation.structural.regions, localisation.logical.regions)
     regions = tuple(region for half in halves for region in _regions(half, scenario))
@@ -249,17 +259,19 @@ def _score_saturated(
 ) -> ScenarioMetrics:
     """Score defects of which a part is enough, where nobody tells structural from logical ones (AutoVI)."""
     scenario = truth.scenario
-    localisation = evaluate_saturated(
-        maps, _defects_of(truth), PROTOCOL.fpr_limits, names=scenario.names, threads=threads
-    )
+    limits = PROTOCOL.fpr_limits
+    if _is_labelled(scenario):
+        localisation = evaluate_saturated(maps, _defects_of(truth), limits, names=scenario.names, threads=threads)
+    else:
+        localisation = undefined_saturated(NO_PIXEL_LABELS, limits)
     detection = evaluate_images(scores, [image.anomalous for image in scenario.test], names=scenario.names)
     notes = (*_unmarked(scenario, [localisation.regions]), *localisation.notes)
     return ScenarioMetrics(localisation, detection, notes, _regions(localisation.regions, scenario))
 
 
 def _defects_of(truth: GroundTruth) -> "OnDemand[list[Defect]]":
-    """The defects of each test image in LOCO form, read when they are asked for; none without pixel labels."""
-    return OnDemand(len(truth.sizes), truth.defects if truth.scenario.pixel_labels else lambda _: [])
+    """The defects of each test image in LOCO form, read when they are asked for."""
+    return OnDemand(len(truth.sizes), truth.defects)
 
 
 def _unmarked(scenario: Scenario, regions: Sequence[Regions]) -> Iterator[str]:
@@ -292,6 +304,11 @@ def _regions(regions: Regions, scenario: Scenario) -> tuple[RegionResult, ...]:
             )
         )
     return tuple(results)
+
+
+def _is_labelled(scenario: Scenario) -> bool:
+    """Whether it is known which pixels show a defect: there is ground truth, or no image is anomalous."""
+    return scenario.pixel_labels or not any(image.anomalous for image in scenario.test)
 
 
 def _is_halved(scenario: Scenario) -> bool:
@@ -327,15 +344,9 @@ def _examples(truth: GroundTruth, images: list[ImageResult], maps: Sequence[NDAr
         image, size = scenario.test[index], truth.sizes[index]
         # From the original file: the images that the method saw have lost their aspect ratio.
         pixels = decode_images([image.path], size, Cache(Path(), enabled=False), bits=bit_depth(scenario)).pixels[0]
-        mask = truth.mask(index) if image.masks else None
-        examples.append(
-            make_example(
-                name,
-                np.ascontiguousarray(pixels.permute(1, 2, 0).numpy()),
-                np.zeros(size, np.bool_) if mask is None else mask,
-                maps[index],
-            )
-        )
+        mask = truth.mask(index) if image.masks else None if image.anomalous else np.zeros(size, np.bool_)
+        picture = np.ascontiguousarray(pixels.permute(1, 2, 0).numpy())
+        examples.append(make_example(name, picture, mask, maps[index]))
     return examples
 
 

@@ -29,6 +29,7 @@ from metrics.saturated import (
     SaturatedMetrics,
     evaluate_saturated,
     saturation_pixels,
+    undefined_saturated,
 )
 from metrics.sizes import Quartiles, Regions, minimum_detectable_area
 from metrics.thresholded import Decisions, ExceedingPixels, count_exceeding, decide, exceeds
@@ -83,5 +84,6 @@ __all__ = [
     "region_p_value",
     "saturation_pixels",
     "undefined_pixels",
+    "undefined_saturated",
     "warm_up",
 ]

@@ -107,6 +107,22 @@ def evaluate_saturated(
     return evaluate_defects(reader, defects, check_limits(fpr_limits), worker_count(threads))
 
 
+def undefined_saturated(reason: str, fpr_limits: tuple[float, ...] = (0.05,)) -> SaturatedMetrics:
+    """The metrics of maps that there is no ground truth for: none has a value.
+
+    Args:
+        reason: Why.
+        fpr_limits: as for ``evaluate_saturated``.
+    """
+    none = np.zeros(0, np.int64)
+    metrics = SaturatedMetrics(
+        au_spro=dict.fromkeys(fpr_limits, NAN),
+        regions=Regions(none, none, dict.fromkeys(fpr_limits, np.zeros(0)), {}, saturation=none),
+        normal_pixels=0,
+    )
+    return replace(metrics, undefined=dict.fromkeys(metrics.named(), reason))
+
+
 def evaluate_defects(
     reader: MapReader, defects: Sequence[Sequence[Defect]], limits: tuple[float, ...], workers: int
 ) -> SaturatedMetrics:

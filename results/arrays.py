@@ -28,20 +28,20 @@ class Example:
     Attributes:
         name: The image's name in the record.
         image: uint8 (h, w, 3), RGB.
-        mask: bool (h, w), defect pixels.
+        mask: bool (h, w), defect pixels; ``None`` if nobody has marked them.
         map: float32 (h, w), the anomaly map, higher is more anomalous.
     """
 
     name: str
     image: npt.NDArray[np.uint8]
-    mask: npt.NDArray[np.bool_]
+    mask: npt.NDArray[np.bool_] | None
     map: npt.NDArray[np.float32]
 
     def __post_init__(self) -> None:
         size = self.image.shape[:2]
         if self.image.dtype != np.uint8 or self.image.shape != (*size, 3):
             raise ValueError(f"an example's image is uint8 (h, w, 3), got {self.image.dtype} {self.image.shape}")
-        if self.mask.dtype != np.bool_ or self.mask.shape != size:
+        if self.mask is not None and (self.mask.dtype != np.bool_ or self.mask.shape != size):
             raise ValueError(f"an example's mask is bool {size}, got {self.mask.dtype} {self.mask.shape}")
         if self.map.dtype != np.float32 or self.map.shape != size:
             raise ValueError(f"an example's map is float32 {size}, got {self.map.dtype} {self.map.shape}")
@@ -50,23 +50,29 @@ class Example:
 
 
 def make_example(
-    name: str, image: npt.NDArray[np.uint8], mask: npt.NDArray[np.bool_], anomaly_map: npt.NDArray[np.floating[Any]]
+    name: str,
+    image: npt.NDArray[np.uint8],
+    mask: npt.NDArray[np.bool_] | None,
+    anomaly_map: npt.NDArray[np.floating[Any]],
 ) -> Example:
     """Shrink one test image, its ground truth and its anomaly map to thumbnail size.
 
     Args:
         name: The image's name in the record.
         image: uint8 (H, W, 3).
-        mask: bool (H, W). A thumbnail pixel is defect if any of it is, so that thin scratches stay visible.
+        mask: bool (H, W), or ``None`` if nobody has marked the defects. A thumbnail pixel is defect if any of it is,
+            so that thin scratches stay visible.
         anomaly_map: Float, of any resolution.
     """
     height, width = image.shape[:2]
     scale = min(1.0, THUMBNAIL_SIDE / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     shrunk_image = Image.fromarray(image).resize(size, Image.Resampling.BOX)
-    shrunk_mask = Image.fromarray(mask.astype(np.float32)).resize(size, Image.Resampling.BOX)
+    shrunk_mask = None
+    if mask is not None:
+        shrunk_mask = np.asarray(Image.fromarray(mask.astype(np.float32)).resize(size, Image.Resampling.BOX)) > 0
     shrunk_map = Image.fromarray(anomaly_map.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)
-    return Example(name, np.asarray(shrunk_image), np.asarray(shrunk_mask) > 0, np.asarray(shrunk_map))
+    return Example(name, np.asarray(shrunk_image), shrunk_mask, np.asarray(shrunk_map))
 
 
 def choose_examples(images: Sequence[ImageResult], normal: int = 2, anomalous: int = 4) -> list[str]:
@@ -109,7 +115,8 @@ def write_examples(directory: Path, examples: Sequence[Example]) -> Path:
     arrays: dict[str, npt.NDArray[Any]] = {"names": np.array([example.name for example in examples], dtype=np.str_)}
     for index, example in enumerate(examples):
         arrays[f"image_{index}"] = example.image
-        arrays[f"mask_{index}"] = example.mask
+        if example.mask is not None:
+            arrays[f"mask_{index}"] = example.mask
         arrays[f"map_{index}"] = example.map
     path = directory / EXAMPLES_FILE
     write_atomically(path, lambda file: np.savez_compressed(file, allow_pickle=False, **arrays))
@@ -127,7 +134,7 @@ def read_examples(directory: Path) -> list[Example]:
         return []
     try:
         return [
-            Example(str(name), arrays[f"image_{index}"], arrays[f"mask_{index}"], arrays[f"map_{index}"])
+            Example(str(name), arrays[f"image_{index}"], arrays.get(f"mask_{index}"), arrays[f"map_{index}"])
             for index, name in enumerate(arrays["names"])
         ]
     except (KeyError, ValueError) as error:

@@ -8,9 +8,9 @@ What a mask's values mean is decided over all masks of a scenario, never guessed
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,9 @@ from bench.datasets.scenario import Scenario, TestImage, expected_mask
 from bench.errors import DataError
 from metrics import Defect, saturation_pixels
 
+_MOST = 0.5
+"""Share of an image that no usual defect covers."""
+
 
 @dataclass(frozen=True, eq=False)
 class GroundTruth:
@@ -32,11 +35,15 @@ class GroundTruth:
         scenario: Whose test images.
         sizes: Height and width of each on disk.
         half: Whether a mask marks defects from half the range on; else by any value but 0.
+        notes: What is to be known of the masks, one phrase each.
+        warning: What every table must say of them; ``None`` if nothing.
     """
 
     scenario: Scenario
     sizes: Sequence[tuple[int, int]]
-    half: bool = field(default=False)
+    half: bool = False
+    notes: tuple[str, ...] = ()
+    warning: str | None = None
 
     def mask(self, index: int) -> NDArray[np.bool_] | None:
         """Read the defect pixels of a test image.
@@ -86,7 +93,8 @@ def read_ground_truth(scenario: Scenario, sizes: Sequence[tuple[int, int]]) -> G
         sizes: Height and width of each test image on disk, upright.
 
     Raises:
-        DataError: A mask is missing, damaged or of another size than its image, or masks hold several labels.
+        DataError: A mask is missing, damaged or of another size than its image, masks hold several labels, or all are
+            darker than the half range that is to mark defects.
     """
     truth = GroundTruth(scenario, tuple(sizes), half=scenario.mask_rule == "half")
     if not scenario.pixel_labels:
@@ -103,9 +111,13 @@ def read_ground_truth(scenario: Scenario, sizes: Sequence[tuple[int, int]]) -> G
     ]
     with ThreadPoolExecutor(usable_cores()) as pool:
         values = list(pool.map(lambda file: values_of(_read(*file)), files))
-    if scenario.mask_rule != "decided":
-        return truth
-    return GroundTruth(scenario, truth.sizes, half=_is_gray(scenario, [path for path, *_ in files], values))
+    half = truth.half
+    if scenario.mask_rule == "decided":
+        half = _is_gray(scenario, [path for path, *_ in files], values)
+    elif half:
+        _check_half(scenario, [path for path, *_ in files], values)
+    notes = tuple(_notes(scenario, values, half=half))
+    return replace(truth, half=half, notes=notes, warning=_inverted(values, half=half))
 
 
 def _is_gray(scenario: Scenario, paths: Sequence[Path], values: Sequence[MaskValues]) -> bool:
@@ -125,6 +137,39 @@ def _is_gray(scenario: Scenario, paths: Sequence[Path], values: Sequence[MaskVal
         f"{paths[telling]} has {listed_values(values[telling].marking)}, all masks together {listed_values(together)}: "
         "pass --masks nonzero if every label but 0 is a defect, --masks half if those from half the range on are"
     )
+
+
+def _check_half(scenario: Scenario, paths: Sequence[Path], values: Sequence[MaskValues]) -> None:
+    """Make sure that some mask marks something, if values from half the range on do."""
+    darkest = next((place for place, each in enumerate(values) if each.marking), None)
+    if darkest is not None and not any(each.upper_half for each in values):
+        raise DataError(
+            f"no mask of scenario {scenario.id} reaches half the range, so none marks a defect: {paths[darkest]} has "
+            f"{listed_values(values[darkest].marking)}: pass --masks nonzero if every value but 0 marks a defect"
+        )
+
+
+def _notes(scenario: Scenario, values: Sequence[MaskValues], *, half: bool) -> Iterator[str]:
+    """What was chosen by the catalogue or the user, and what became of masks."""
+    if scenario.mask_rule != "decided":
+        yield f"every value {'from half the range on' if half else 'but 0'} of a mask marks a defect"
+    for number, what in (
+        (
+            sum(each.soft for each in values) if half else 0,
+            "with values between black and white, cut at half the range",
+        ),
+        (sum(each.turned for each in values), "turned as EXIF says"),
+    ):
+        if number:
+            yield f"{number} mask{'' if number == 1 else 's'} {what}"
+
+
+def _inverted(values: Sequence[MaskValues], *, half: bool) -> str | None:
+    """A warning where every mask that marks something marks most of its image."""
+    shares = [share for each in values if (share := each.upper_half if half else each.nonzero)]
+    if not shares or min(shares) <= _MOST:
+        return None
+    return f"every mask marks more than {_MOST:.0%} of its image: are black and white exchanged?"
 
 
 def _defect(path: Path, image: TestImage, size: tuple[int, int], rules: dict[int, tuple[float, bool]]) -> Defect | None:

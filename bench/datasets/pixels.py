@@ -141,7 +141,11 @@ def upright(image: Image.Image, as_stored: Image.Image) -> Image.Image:
 
 def is_stored_deep(image: Image.Image) -> bool:
     """Whether a file, opened and not decoded yet, holds more than 8 bits per channel, gray or colour."""
-    return is_deep(image) or (isinstance(image, ImageFile) and any(";16" in str(tile[3]) for tile in image.tile))
+    if is_deep(image):
+        return True
+    # BGR;16 are the 16 bits of a whole pixel
+    modes = [str(tile[3]) for tile in image.tile] if isinstance(image, ImageFile) else []
+    return any(";16" in mode and "BGR" not in mode for mode in modes)
 
 
 def is_deep(image: Image.Image) -> bool:

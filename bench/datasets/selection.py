@@ -172,7 +172,9 @@ def select_scenarios(
     chosen: dict[str, Scenario] = {}
     for name in names:
         for scenario in _resolve(name, inventory, data_root, cache):
-            chosen.setdefault(scenario.id, scenario if masks is None else replace(scenario, mask_rule=masks))
+            # in LOCO form a mask's values name saturation thresholds
+            given = scenario if masks is None or scenario.saturated else replace(scenario, mask_rule=masks)
+            chosen.setdefault(scenario.id, given)
     return list(chosen.values())
 
 

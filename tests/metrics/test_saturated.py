@@ -109,6 +109,10 @@ def test_undefined_is_nan_with_a_reason():
     assert result.undefined == {"au_spro@0.05": "no image has a defect"}
     result = metrics.evaluate_saturated(np.zeros((1, 3, 3), np.float32), [[Defect(np.ones((3, 3)), 2)]])
     assert result.undefined == {"au_spro@0.05": "every pixel is a defect pixel"}
+    result = metrics.undefined_saturated("nobody knows", (0.05, 0.3))
+    assert result.undefined == {"au_spro@0.05": "nobody knows", "au_spro@0.3": "nobody knows"}
+    assert all(math.isnan(value) for value in result.named().values())
+    assert result.regions.rows() == []
 
 
 def test_relative_saturation_is_truncated():

@@ -75,6 +75,11 @@ def test_examples_come_back_as_they_were(tmp_path):
     np.testing.assert_array_equal(read.map, example.map)
 
 
+def test_defects_that_nobody_has_marked_have_no_mask(tmp_path):
+    write_examples(tmp_path, [make_example("a", np.zeros((4, 4, 3), np.uint8), None, np.zeros((2, 2), np.float16))])
+    assert read_examples(tmp_path)[0].mask is None
+
+
 def test_the_same_examples_give_the_same_bytes(tmp_path):
     example = make_example("a", np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4), bool), np.zeros((2, 2), np.float16))
     assert (

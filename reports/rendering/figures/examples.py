@@ -21,7 +21,7 @@ _WIDTH = 1.15
 def draw_examples(sheet: ExampleSheet) -> Figure:
     """Draw a row per test image: the image, its ground truth, each method's map in that method's own colour scale."""
     rows, columns = len(sheet.names), 2 + len(sheet.methods)
-    shapes = [sheet.images[name].mask.shape for name in sheet.names]
+    shapes = [sheet.images[name].map.shape for name in sheet.names]
     aspect = float(np.clip(np.median([height / width for height, width in shapes]), 0.3, 1.6))
     bar = 0.42
     height = rows * _WIDTH * aspect + bar
@@ -41,7 +41,11 @@ def draw_examples(sheet: ExampleSheet) -> Figure:
                 -0.05 / (columns * _WIDTH), (cell.y0 + cell.y1) / 2, words,
                 rotation=90, ha="right", va="center", multialignment="center",
             )  # fmt: skip
-            _picture(figure.add_subplot(grid[row, 1]), np.where(example.mask, 255, 40).astype(np.uint8))
+            truth = figure.add_subplot(grid[row, 1])
+            if example.mask is None:
+                _none(_bare(truth), "not marked")
+            else:
+                _picture(truth, np.where(example.mask, 255, 40).astype(np.uint8))
         for column, (label, examples) in enumerate(sheet.methods, start=2):
             _method(figure, grid, column, examples, sheet.names)
             figure.axes[-len(sheet.names) - 1].set_title(wrap(plain(label), 17), pad=4)
@@ -54,6 +58,10 @@ def draw_examples(sheet: ExampleSheet) -> Figure:
 def _picture(axes: Axes, pixels: npt.NDArray[np.uint8]) -> None:
     axes.imshow(pixels, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     _bare(axes)
+
+
+def _none(axes: Axes, words: str) -> None:
+    axes.text(0.5, 0.5, words, ha="center", va="center", transform=axes.transAxes, color=FAINT)
 
 
 def _bare(axes: Axes) -> Axes:
@@ -74,7 +82,7 @@ def _method(figure: Figure, grid: GridSpec, column: int, examples: Mapping[str, 
         if name in examples:
             shown = axes.imshow(examples[name].map, cmap=_COLOURS, norm=scale, interpolation="nearest")
         else:
-            axes.text(0.5, 0.5, "no map", ha="center", va="center", transform=axes.transAxes, color=FAINT)
+            _none(axes, "no map")
     holder = figure.add_subplot(grid[len(names), column])
     holder.set_axis_off()
     if shown is not None:

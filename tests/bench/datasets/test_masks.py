@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image, ImageDraw, ImageFilter
 
 from bench.datasets.cache import Cache
+from bench.datasets.mask_values import listed_values, read_levels, values_of
 from bench.datasets.masks import GroundTruth, read_ground_truth
 from bench.datasets.pixels import image_size
 from bench.datasets.scenario import Scenario, TestImage
@@ -149,13 +151,98 @@ def test_several_labels_are_refused_unless_a_rule_says_what_they_mean(tmp_path, 
         truth_of(scenario)
     assert message in str(caught.value).replace(str(tmp_path), "")
     assert "--masks nonzero" in str(caught.value)
-    every = truth_of(replace(scenario, mask_rule="nonzero"))
-    upper = truth_of(replace(scenario, mask_rule="half"))
+    every, half = replace(scenario, mask_rule="nonzero"), replace(scenario, mask_rule="half")
+    brightest = [_brightest(mask) for mask in masks]
+    for index, pixels in enumerate(brightest):
+        np.testing.assert_array_equal(truth_of(every).mask(index), pixels > 0)
+    assert truth_of(every).notes == ("every value but 0 of a mask marks a defect",)
+    if max(pixels.max() for pixels in brightest) < 128:
+        with pytest.raises(DataError, match=r"no mask .* reaches half the range.*000_mask\.png has 1: pass --masks"):
+            truth_of(half)
+        return
+    for index, pixels in enumerate(brightest):
+        np.testing.assert_array_equal(truth_of(half).mask(index), pixels >= 128)
+
+
+def _brightest(mask):
+    pixels = np.asarray(mask.convert("RGB") if isinstance(mask, Image.Image) else mask)
+    return pixels if pixels.ndim == 2 else pixels.max(2)
+
+
+def thin(value):
+    """A scratch of two pixels' width has no pixel that only its own value surrounds."""
+    mask = steps()
+    mask[12:14, 2:20] = value
+    return mask
+
+
+def test_labels_too_thin_for_a_plain_pixel_are_labels(tmp_path):
+    both = thin(170)
+    both[2:4, 2:20] = 255
+    with pytest.raises(DataError, match=r"001_mask\.png has 170, white"):
+        truth_of(scenario_of(tmp_path, thin(255), both))
+
+
+@pytest.mark.parametrize("quality", range(5, 100, 5))
+def test_jpeg_of_few_values_is_gray(tmp_path, quality):
+    masks = [np.zeros((80, 120), np.uint8) for _ in range(3)]
+    for place, mask in enumerate(masks[1:]):
+        mask[16 + 3 * place : 40, 40:80] = 255
+    scenario = scenario_of(tmp_path, *masks)
+    for image, mask in zip(scenario.test, masks, strict=True):
+        saved(image.masks[0], mask, format="JPEG", quality=quality)
+    truth = read_ground_truth(scenario, [mask.shape for mask in masks])
     for index, mask in enumerate(masks):
-        pixels = np.asarray(mask.convert("RGB") if isinstance(mask, Image.Image) else mask)
-        brightest = pixels if pixels.ndim == 2 else pixels.max(2)
-        np.testing.assert_array_equal(every.mask(index), brightest > 0)
-        np.testing.assert_array_equal(upper.mask(index), brightest >= 128)
+        np.testing.assert_array_equal(truth.mask(index), mask > 0)
+
+
+def test_what_cannot_be_read_whole_is_refused(tmp_path):
+    scenario = scenario_of(tmp_path, gray(255))
+    (path,) = scenario.test[0].masks
+    saved(path, gray(0), format="TIFF", save_all=True, append_images=[Image.fromarray(gray(255))])
+    with pytest.raises(DataError, match=r"cannot read .*000_mask\.png: it has several pages"):
+        truth_of(scenario)
+    deep = np.where(MARKED[..., None], 255, np.zeros(3)).astype(np.uint16)  # of which Pillow leaves 0
+    tifffile.imwrite(path, deep, photometric="rgb")
+    with pytest.raises(DataError, match=r"cannot read .*000_mask\.png: of 16 bits per colour channel only 8"):
+        truth_of(scenario)
+
+
+def test_transparency_hides_and_marks_only_where_it_differs(tmp_path):
+    evenly = np.dstack([np.zeros((*SIZE, 3), np.uint8), np.full(SIZE, 128, np.uint8)])
+    scenario = scenario_of(tmp_path, steps(64), evenly, rgba((255, 255, 255)))
+    hidden = Image.fromarray(steps(64, 255))
+    saved(scenario.test[0].masks[0], hidden, transparency=64)
+    truth = truth_of(scenario)
+    np.testing.assert_array_equal(truth.mask(0), steps(64, 255) == 255)
+    assert not truth.mask(1).any()
+
+
+def test_a_photograph_in_the_place_of_a_mask_fills_no_memory(tmp_path):
+    photograph = np.random.default_rng(0).integers(0, 256, (200, 300, 3), np.uint8)
+    values = values_of(read_levels(Image.open(saved(tmp_path / "0.png", photograph))))
+    assert values.are_labels
+    assert len(values.marking) <= 256
+    assert listed_values(values.marking).endswith("and more")
+
+
+def test_what_became_of_masks_is_counted(tmp_path):
+    soft = scenario_of(tmp_path, drawn(), drawn(), gray(255))
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    saved(soft.test[2].masks[0], gray(255), exif=exif)
+    assert truth_of(soft).notes == (
+        "2 masks with values between black and white, cut at half the range",
+        "1 mask turned as EXIF says",
+    )
+    assert truth_of(soft).warning is None
+
+
+def test_black_and_white_exchanged_are_noticed(tmp_path):
+    exchanged = [np.uint8(255) - gray(255), np.uint8(255) - thin(255), gray(0)]
+    warning = truth_of(scenario_of(tmp_path, *exchanged)).warning
+    assert warning == "every mask marks more than 50% of its image: are black and white exchanged?"
+    assert truth_of(scenario_of(tmp_path, *exchanged, gray(255))).warning is None
 
 
 def test_masks_of_several_depths_agree_on_white(tmp_path):

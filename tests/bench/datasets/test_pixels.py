@@ -14,7 +14,7 @@ from bench.datasets.bit_depth import bit_depth
 from bench.datasets.cache import Cache
 from bench.datasets.data_notes import take_notes
 from bench.datasets.images import decode_images
-from bench.datasets.pixels import MAX_PIXELS_VARIABLE, image_size
+from bench.datasets.pixels import MAX_PIXELS_VARIABLE, image_size, is_stored_deep, read_image
 from bench.datasets.scenario import Scenario, TestImage
 from bench.errors import DataError, UsageError
 from results.record import Collection
@@ -246,3 +246,12 @@ def test_other_formats_are_images_too(tmp_path, suffix):
     with Image.open(path) as image:
         expected = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
     assert torch.equal(decoded(path, SIZE).pixels[0], expected)
+
+
+def test_pixels_of_16_bits_in_all_are_not_deep(tmp_path):
+    header = struct.pack("<2sIHHI", b"BM", 66 + 8, 0, 0, 66)
+    header += struct.pack("<IiiHHIIiiII", 40, 2, 2, 1, 16, 3, 8, 0, 0, 0, 0) + struct.pack("<III", 0xF800, 0x07E0, 0x1F)
+    path = tmp_path / "0.bmp"
+    path.write_bytes(header + b"\xff\xff" * 4)
+    assert read_image(path, lambda image: np.asarray(image.convert("RGB")).min()) == 255
+    assert not read_image(path, is_stored_deep)
