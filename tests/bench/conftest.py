@@ -3,11 +3,11 @@
 import os
 import shutil
 import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cli_support import ENTRY_POINTS, METADATA, REPOSITORY, Command, write_scenario
+from cli_support import ENTRY_POINTS, METADATA, REPOSITORY, Command, CommandServer, write_scenario
 
 
 @pytest.fixture(scope="session")
@@ -38,19 +38,19 @@ def environment(plugin: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path, "COLUMNS": "120", "PYTHONWARNINGS": "default"}
 
 
+@pytest.fixture(scope="session")
+def command_line(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[CommandServer]:
+    """The real command line, each time in a process of its own."""
+    server = CommandServer(environment, tmp_path_factory.mktemp("printed"))
+    yield server
+    server.close()
+
+
 @pytest.fixture
-def bench(environment: dict[str, str], tmp_path: Path) -> Command:
-    """Run the real command line in a subprocess, in an empty folder."""
+def bench(command_line: CommandServer, tmp_path: Path) -> Command:
+    """The real command line in an empty folder."""
 
     def run(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "bench", *map(str, arguments)],
-            env={**environment, **variables},
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=200,
-            check=False,
-        )
+        return command_line(*arguments, folder=tmp_path, **variables)
 
     return run
