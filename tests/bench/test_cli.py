@@ -97,6 +97,7 @@ def test_what_makes_no_sense_is_refused_with_a_hint(
     assert "Traceback" not in output
 
 
+@pytest.mark.slow
 def test_weights_out_of_reach_say_who_needs_them_and_what_needs_none(
     invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -170,6 +170,7 @@ def test_code_that_scores_changes_all_scores_and_no_fit(
     assert all(after[method][0] == fit and after[method][1] != score for method, (fit, score) in before.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "change"),
     [

@@ -175,6 +175,7 @@ def test_tokens_of_a_transformers_blocks(name, final_norm, tmp_path):
     assert_same_features(backbone(asked), expected)
 
 
+@pytest.mark.slow
 def test_half_precision_casts_the_network_and_not_the_normalisation(tmp_path):
     backbone = Backbone("efficientnet_lite0", (8, 16), "auto", tmp_path)
     expected = backbone(images())

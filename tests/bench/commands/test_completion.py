@@ -50,6 +50,7 @@ def test_names_are_completed(complete: Complete, words: tuple[str, ...], expecte
     assert complete(*words) == expected
 
 
+@pytest.mark.slow
 def test_all_names_are_offered_before_any_is_begun(complete: Complete) -> None:
     assert {"tiny", *BUILT_IN} <= {*complete("run", "--methods", "")}
     assert complete("run", "--datasets", "") == ["all", "demo", "parts"]

@@ -303,6 +303,7 @@ def test_nothing_found_says_what_to_do(root, tmp_path, cache):
     assert take_inventory(None).collections == ()
 
 
+@pytest.mark.slow
 def test_real_pill_is_incomplete(cache):
     if "BENCH_DATA" not in os.environ:
         pytest.skip("needs real images: set BENCH_DATA")
