@@ -16,6 +16,8 @@ IMAGE_SUFFIXES = frozenset(
 )
 """Of the raster images that Pillow reads; not of its vector graphics, icons, films and arrays."""
 
+_ENDINGS = tuple(IMAGE_SUFFIXES)
+
 _JUNK = re.compile(
     r"\..*|__macosx|thumbs\.db|ehthumbs\.db|desktop\.ini|icon\r|@eadir"
     r"|licen[cs]e|read[ _-]?me|copying|changelog"
@@ -27,7 +29,7 @@ _JUNK = re.compile(
 _DEPTH = 4
 """How many folders below a folder are looked into for an image."""
 
-_LOOKED_AT = 100_000
+_LOOKED_AT = 20_000
 """After so many names without an image among them, a folder counts as holding none: there is no end to some folders."""
 
 
@@ -58,7 +60,7 @@ def is_junk(name: str) -> bool:
 
 def is_image(path: Path) -> bool:
     """Whether a name is that of an image; a link to nothing is one too, so that it is missed and not passed over."""
-    return _named_as_image(path) and not is_folder(path)
+    return _named_as_image(path.name) and not is_folder(path)
 
 
 def is_folder(path: Path) -> bool:
@@ -116,7 +118,7 @@ def first_image(folder: Path) -> Path | None:
     """An image in a folder or those below it, as far as may be looked; ``None`` where there is none, or not near."""
     looked_at = 0
     for place, folders, names in os.walk(folder, followlinks=True):
-        images = [name for name in names if _named_as_image(Path(name))]
+        images = [name for name in names if _named_as_image(name)]
         if images:
             return Path(place, min(images))
         looked_at += len(folders) + len(names)
@@ -166,8 +168,8 @@ def _files(folder: Path, elsewhere: frozenset[str], above: tuple[tuple[int, int]
             yield from _files(entry, elsewhere, (*above, identity), walk)
 
 
-def _named_as_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES and not is_junk(path.name)
+def _named_as_image(name: str) -> bool:
+    return name.lower().endswith(_ENDINGS) and not is_junk(name)
 
 
 def _note(place: Path, names: list[str]) -> str:
