@@ -11,9 +11,10 @@ import torch
 
 from bench.cells import Cell, Entrant
 from bench.datasets.cache import Cache
+from bench.datasets.inventory import PHOTOGRAPH_FOLDERS
 from bench.datasets.photographs import PhotographFolder
 from bench.datasets.scenario import Scenario
-from bench.datasets.selection import PHOTOGRAPH_FOLDERS, passed_over, select_scenarios
+from bench.datasets.selection import passed_over, select_scenarios
 from bench.errors import UsageError
 from bench.keys import fit_key, score_key
 from bench.options import RunOptions
@@ -37,7 +38,7 @@ class Plan:
     Attributes:
         cells: In the order in which they run.
         photographs: What the pretraining penalty takes its images from; ``None`` if no method has one.
-        passed_over: Folders that look like data and cannot be read, where all are asked for; one sentence each.
+        passed_over: What looks like data and is not read, where all are asked for; one sentence each.
     """
 
     cells: tuple[Cell, ...]

@@ -3,11 +3,33 @@
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from cli_support import ENTRY_POINTS, METADATA, REPOSITORY, Command, CommandServer, write_scenario
+
+NOBODY = 65534
+"""The user to whom nothing belongs."""
+
+
+@pytest.fixture
+def users_folder() -> Iterator[Path]:
+    """An empty folder of somebody whom permissions bind, and who is us for the time of the test: root may do all."""
+    if not hasattr(os, "geteuid"):
+        pytest.skip("permissions are not those of POSIX")
+    with tempfile.TemporaryDirectory() as name:
+        if os.geteuid() != 0:
+            yield Path(name)
+            subprocess.run(["chmod", "-R", "u+rwX", name], check=True)
+            return
+        os.chown(name, NOBODY, NOBODY)
+        os.seteuid(NOBODY)
+        try:
+            yield Path(name)
+        finally:
+            os.seteuid(0)
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,9 @@ from PIL import Image
 
 from bench.datasets.cache import Cache
 from bench.datasets.images import decode_images
+from bench.datasets.inventory import take_inventory
 from bench.datasets.masks import GroundTruth, read_ground_truth
-from bench.datasets.selection import select_scenarios, take_inventory
+from bench.datasets.selection import select_scenarios
 from bench.errors import DataError, UsageError
 
 
