@@ -161,7 +161,7 @@ def _notes(scenario: Scenario, values: Sequence[MaskValues], *, half: bool) -> I
         (sum(each.turned for each in values), "turned as EXIF says"),
         (
             sum(not (each.upper_half if half else each.nonzero) for each in values),
-            "of anomalous images without any defect pixel",
+            "empty, although the image is anomalous",
         ),
     ):
         if number:

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, TypeVar
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -103,7 +103,7 @@ def read_image(path: Path, take: Callable[[Image.Image], _Value]) -> _Value:
                     f"{path} has {image.width} × {image.height} = {count} pixels, more than {limit}: if the file is "
                     f"what it should be, set {MAX_PIXELS_VARIABLE} to a larger number"
                 )
-            _prepare(image, path)
+            _prepare(image)
             with _DECODING.take(count):
                 return take(image)
     except FileNotFoundError as error:
@@ -117,7 +117,7 @@ def read_image(path: Path, take: Callable[[Image.Image], _Value]) -> _Value:
         raise DataError(f"cannot read {path}: {error}. {_REMEDY}.") from error
 
 
-def _prepare(image: Image.Image, path: Path) -> None:
+def _prepare(image: Image.Image) -> None:
     """Make Pillow see, before it decodes, all that a file says of its pixels.
 
     Raises:
@@ -129,7 +129,7 @@ def _prepare(image: Image.Image, path: Path) -> None:
             image.filename = ""  # what has one is mapped into memory with height and width exchanged
         return
     if isinstance(image, PngImageFile):
-        if "exif" not in image.info and (entries := _exif_of_png(path)):
+        if "exif" not in image.info and image.fp and (entries := _exif_of_png(image.fp)):
             image.info["exif"] = b"Exif\0\0" + entries
         bits = _GRAY_BITS.get(str(image.tile[0][3])) if image.tile else None
         if bits and isinstance(image.info.get("transparency"), int):  # levels are stretched to 255, this is not
@@ -142,6 +142,8 @@ def _refuse_misread(image: TiffImageFile) -> None:
     tags = image.tag_v2
     if set(tags.get(_SAMPLE_FORMAT, (_UNSIGNED,))) != {_UNSIGNED}:
         raise ValueError("its values have signs or fractions: save it with unsigned integers of 8 or 16 bits")
+    if image.mode == "La":
+        raise ValueError("its gray values are multiplied with their transparency: save it without")
     deep = max(tags.get(_BITS_PER_SAMPLE, (1,))) > 8
     photometric = tags.get(_PHOTOMETRIC)
     if photometric is None or (photometric == _WHITE_IS_ZERO and deep):
@@ -153,16 +155,20 @@ def _refuse_misread(image: TiffImageFile) -> None:
         raise ValueError("it is turned by its XMP entry alone, not by its tag Orientation: save it upright")
 
 
-def _exif_of_png(path: Path) -> bytes:
-    """The content of a PNG file's eXIf chunk, wherever it lies; empty without one."""
-    with path.open("rb", buffering=0) as file:
-        place = file.seek(8)
-        while len(head := file.read(8)) == 8:
-            length, kind = struct.unpack(">I4s", head)
-            if kind == b"eXIf":
-                return file.read(length)
-            place = file.seek(place + 12 + length)
-    return b""
+def _exif_of_png(file: IO[bytes]) -> bytes:
+    """The content of a PNG file's eXIf chunk, wherever it lies; empty without one. The file stays where it is."""
+    before, place = file.tell(), 8
+    content = b""
+    file.seek(place)
+    while len(head := file.read(8)) == 8:
+        length, kind = struct.unpack(">I4s", head)
+        if kind in (b"eXIf", b"IEND"):
+            content = file.read(length)
+            break
+        place += 12 + length
+        file.seek(place)
+    file.seek(before)
+    return content
 
 
 def max_pixels() -> int:

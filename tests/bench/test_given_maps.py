@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import re
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,39 @@ def test_other_ways_of_storing_are_read_exactly(tmp_path: Path, options: dict[st
 def test_differences_of_neighbours_are_read_exactly(tmp_path: Path, array: np.ndarray, predictor: int) -> None:
     Image.fromarray(array).save(tmp_path / "map.tif", compression="tiff_lzw", tiffinfo={317: predictor})
     np.testing.assert_array_equal(read_map(tmp_path / "map.tif"), array.astype(np.float32))
+
+
+def saved_twice(file: Path) -> None:
+    with file.open("wb") as opened:
+        np.save(opened, FLOATS)
+        np.save(opened, FLOATS)
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "match"),
+    [
+        ("a.tif", lambda file: Image.fromarray(np.uint8(FLOATS * 255)).convert("P").save(file), "it has a palette"),
+        ("a.npy", lambda file: np.save(file, FLOATS.astype(object)), "it holds Python objects, which are never loaded"),
+        ("a.npz", lambda file: np.savez(file, FLOATS.astype(object)), "it holds Python objects, which are never load"),
+        ("a.npy", FLOATS.dump, "it is neither .npy nor .npz"),
+        ("a.npy", saved_twice, "something follows its array"),
+        ("a.npy", lambda file: np.save(file, FLOATS[None, :, :1]), r"of shape \(1, 40, 1\); expected one \(height"),
+    ],
+    ids=["palette", "objects", "archived objects", "pickle", "two arrays", "two sides of one pixel"],
+)
+def test_what_may_be_something_else_is_refused(
+    tmp_path: Path, name: str, write: Callable[[Path], None], match: str
+) -> None:
+    write(tmp_path / name)
+    with pytest.raises(DataError, match=match) as caught:
+        read_map(tmp_path / name)
+    assert "allow_pickle" not in str(caught.value)
+
+
+@pytest.mark.parametrize("array", [FLOATS[None], FLOATS[..., None]], ids=["first", "last"])
+def test_an_axis_of_one_channel_is_dropped(tmp_path: Path, array: np.ndarray) -> None:
+    np.save(tmp_path / "a.npy", array)
+    np.testing.assert_array_equal(read_map(tmp_path / "a.npy"), FLOATS)
 
 
 def write_lzw(file: Path, array: np.ndarray, **options: Any) -> None:
