@@ -278,11 +278,18 @@ def scan(
         upsample: Take maps of another size than their image for maps at the network's resolution.
 
     Raises:
-        DataError: A map is damaged, or of another size than its image although ``upsample`` is not set.
+        DataError: A map is damaged, of its image's height and width exchanged, or of another size than its image
+            although ``upsample`` is not set.
     """
 
     def highest(index: int) -> float:
         array = read_map(files[index])
+        if array.shape == sizes[index][::-1] != sizes[index]:
+            raise DataError(
+                f"the anomaly map {files[index]} has {_by(array.shape)} pixels (height × width), and its image "
+                f"{images[index]} {_by(sizes[index])}: height and width are exchanged\n"
+                "  Save maps as (height, width), of the image as its viewer sees it, turned as its EXIF orientation says."
+            )
         if array.shape != sizes[index] and not upsample:
             raise DataError(
                 f"the anomaly map {files[index]} has {_by(array.shape)} pixels, its image {images[index]} has "

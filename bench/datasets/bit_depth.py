@@ -97,7 +97,7 @@ def _each(paths: Sequence[Path], ask: Callable[[Path], _Value]) -> list[_Value]:
 
 
 def _highest(image: Image.Image) -> int:
-    colours = image.convert(image.mode[:-1]) if image.mode in ("LA", "RGBA") else image  # opaque is always the largest
+    colours = image.convert("RGB") if image.mode == "RGBA" else image  # what is opaque has the largest value there is
     highest = int(np.asarray(colours).max())
     return highest if is_deep(image) else 256 * highest + 255
 

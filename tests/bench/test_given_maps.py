@@ -17,7 +17,7 @@ from PIL import Image
 from bench.datasets.cache import Cache
 from bench.datasets.selection import select_scenarios
 from bench.errors import DataError
-from bench.given_maps import MapFolder, find_maps, folders_of, read_map, read_scores
+from bench.given_maps import MapFolder, find_maps, folders_of, read_map, read_scores, scan
 
 
 @pytest.mark.parametrize("form", ["tiff", "npz", "npy"])
@@ -98,6 +98,14 @@ def test_what_may_be_something_else_is_refused(
 def test_an_axis_of_one_channel_is_dropped(tmp_path: Path, array: np.ndarray) -> None:
     np.save(tmp_path / "a.npy", array)
     np.testing.assert_array_equal(read_map(tmp_path / "a.npy"), FLOATS)
+
+
+def test_a_transposed_map_is_never_stretched(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", FLOATS)
+    files, images = [tmp_path / "a.npy"], [tmp_path / "a.png"]
+    with pytest.raises(DataError, match=r"a\.npy has 40×50 pixels .*: height and width are exchanged"):
+        scan(files, images, [(50, 40)], upsample=True)
+    assert scan(files, images, [(80, 100)], upsample=True) == FLOATS.max()
 
 
 def write_lzw(file: Path, array: np.ndarray, **options: Any) -> None:
