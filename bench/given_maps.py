@@ -30,7 +30,9 @@ from bench.errors import DataError
 SUFFIXES = (".tiff", ".tif", ".npy", ".npz")
 SCORES_FILE = "scores.csv"
 _SHOWN = 3
-_MIN_IS_WHITE = 0  # of the tag PhotometricInterpretation
+_MIN_IS_WHITE, _PALETTE = 0, 3  # of the tag PhotometricInterpretation
+_NUMPY_MARKS = (b"\x93N", b"PK")
+"""How .npy and .npz files begin."""
 
 
 @dataclass(frozen=True)
@@ -136,14 +138,14 @@ def read_map(file: Path) -> NDArray[Any]:
         array = _read(file)
     except Exception as error:  # whatever the readers of three formats make of a damaged file
         raise DataError(f"cannot read the anomaly map {file}: {error or type(error).__name__}") from error
-    if array.ndim == 3 and 1 in (array.shape[0], array.shape[-1]):
+    if array.ndim == 3 and (array.shape[0] == 1) != (array.shape[-1] == 1):  # of both, nobody knows which is no side
         array = array.squeeze(0 if array.shape[0] == 1 else -1)
     if array.dtype.kind in "iub" and array.dtype.itemsize <= 2:
         array = array.astype(np.float32)
     if array.ndim != 2 or array.dtype.kind != "f" or array.dtype.itemsize > 8 or array.size == 0:
         raise DataError(
             f"the anomaly map {file} holds {array.dtype} of shape {array.shape}; expected one (height, width) array of "
-            "float16, float32 or float64"
+            "float16, float32 or float64, or of integers of at most 16 bits"
         )
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
@@ -152,12 +154,31 @@ def _read(file: Path) -> NDArray[Any]:
     if file.suffix.lower() in (".tiff", ".tif"):
         return _read_tiff(file)
     with file.open("rb") as opened:
-        loaded = np.load(opened, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        if len(loaded.files) != 1:
-            raise ValueError(f"it holds {len(loaded.files)} arrays ({', '.join(loaded.files)}), one is expected")
-        return np.asarray(loaded[loaded.files[0]])
+        if opened.read(2) not in _NUMPY_MARKS:
+            raise ValueError("it is neither .npy nor .npz, whatever its name: save it with numpy.save")
+        opened.seek(0)
+        try:
+            loaded = np.load(opened, allow_pickle=False)
+            if not isinstance(loaded, np.ndarray):
+                return _only_array(loaded)
+        except ValueError as error:
+            if "allow_pickle" not in str(error):  # which advises to run whatever the file contains
+                raise
+            raise ValueError("it holds Python objects, which are never loaded: save an array of numbers") from error
+        if opened.read(1):
+            raise ValueError("something follows its array, as if several were saved into one file: one is expected")
+        return loaded
+
+
+def _only_array(archive: Any) -> NDArray[Any]:
+    """The array of an .npz file.
+
+    Raises:
+        ValueError: It holds none, or several.
+    """
+    if len(archive.files) != 1:
+        raise ValueError(f"it holds {len(archive.files)} arrays ({', '.join(archive.files)}), one is expected")
+    return np.asarray(archive[archive.files[0]])
 
 
 def _read_tiff(file: Path) -> NDArray[Any]:
@@ -191,7 +212,9 @@ def _read_tiff(file: Path) -> NDArray[Any]:
 
 
 def _refuse_disputed(page: Any) -> None:
-    """Refuse the two tags that one library obeys and another does not, so that a map would mean two things."""
+    """Refuse what one library obeys and another does not, so that a map would mean two things."""
+    if page.photometric == _PALETTE:
+        raise ValueError("it has a palette, whose indices are no scores: write the scores themselves")
     if page.photometric == _MIN_IS_WHITE:
         raise ValueError("its tag PhotometricInterpretation says that low values are white: write it as MinIsBlack")
     orientation = page.tags.valueof("Orientation", 1)
@@ -255,11 +278,18 @@ def scan(
         upsample: Take maps of another size than their image for maps at the network's resolution.
 
     Raises:
-        DataError: A map is damaged, or of another size than its image although ``upsample`` is not set.
+        DataError: A map is damaged, of its image's height and width exchanged, or of another size than its image
+            although ``upsample`` is not set.
     """
 
     def highest(index: int) -> float:
         array = read_map(files[index])
+        if array.shape == sizes[index][::-1] != sizes[index]:
+            raise DataError(
+                f"the anomaly map {files[index]} has {_by(array.shape)} pixels (height × width), and its image "
+                f"{images[index]} {_by(sizes[index])}: height and width are exchanged\n"
+                "  Save maps as (height, width), of the image as its viewer sees it, turned as its EXIF orientation says."
+            )
         if array.shape != sizes[index] and not upsample:
             raise DataError(
                 f"the anomaly map {files[index]} has {_by(array.shape)} pixels, its image {images[index]} has "

@@ -22,7 +22,7 @@ from bench.datasets.pixels import is_deep, is_stored_deep, read_image
 from bench.datasets.scenario import Scenario
 from bench.errors import DataError
 
-_VERSION = 2
+_VERSION = 3
 """Of the rule; what was found by another is found again."""
 
 USUAL = (8, 10, 12, 14, 16)
@@ -97,7 +97,8 @@ def _each(paths: Sequence[Path], ask: Callable[[Path], _Value]) -> list[_Value]:
 
 
 def _highest(image: Image.Image) -> int:
-    highest = int(np.asarray(image).max())
+    colours = image.convert("RGB") if image.mode == "RGBA" else image  # what is opaque has the largest value there is
+    highest = int(np.asarray(colours).max())
     return highest if is_deep(image) else 256 * highest + 255
 
 

@@ -10,10 +10,10 @@ from PIL import Image
 from bench.datasets.bit_depth import bit_depth, count_brighter
 from bench.datasets.cache import usable_cores
 from bench.datasets.copies import find_copies
-from bench.datasets.pixels import has_frames, is_transparent, orientation, read_image
+from bench.datasets.pixels import has_frames, has_more_channels, is_transparent, is_turned, read_image
 from bench.datasets.scenario import Scenario
 
-_VERSION = 2
+_VERSION = 3
 """Of the rules below; what was found by others is found again."""
 _SHOWN = 3
 
@@ -49,12 +49,13 @@ def _look(scenario: Scenario) -> DataNotes:
     copies = find_copies(test, seen, scenario.cache, bits)
     notes = []
     for paths, kind in ((seen, "training"), (test, "test")):
-        turned, transparent, framed = _count(paths)
+        turned, transparent, extended, framed = _count(paths)
         # those of the images seen fit: the bits in use are chosen so
         brighter = count_brighter(paths, bits) if kind == "test" and bits is not None and bits < 16 else 0
         for number, what in (
             (turned, "turned as EXIF says"),
             (transparent, "with transparency, taken without it"),
+            (extended, "with channels besides the colours, taken without them"),
             (framed, "with several frames, of which the first is taken"),
             (brighter, f"with values that take more than {bits} bits, which are white"),
         ):
@@ -69,15 +70,15 @@ def _look(scenario: Scenario) -> DataNotes:
     return DataNotes(bits, tuple(notes), ", ".join(warnings) or None)
 
 
-def _count(paths: Sequence[Path]) -> tuple[int, int, int]:
-    """How many images are turned by their EXIF orientation, are transparent somewhere, and have several frames."""
+def _count(paths: Sequence[Path]) -> tuple[int, ...]:
+    """How many images are turned by EXIF, are transparent somewhere, have more channels, and have several frames."""
 
-    def ask(image: Image.Image) -> tuple[bool, bool, bool]:
-        return orientation(image) != 1, is_transparent(image), has_frames(image)
+    def ask(image: Image.Image) -> tuple[bool, bool, bool, bool]:
+        return is_turned(image), is_transparent(image), has_more_channels(image), has_frames(image)
 
     with ThreadPoolExecutor(usable_cores()) as pool:
-        found = list(pool.map(lambda path: read_image(path, ask), paths))
-    return sum(turned for turned, _, _ in found), sum(clear for _, clear, _ in found), sum(more for _, _, more in found)
+        answers = list(pool.map(lambda path: read_image(path, ask), paths))
+    return tuple(sum(answer[kind] for answer in answers) for kind in range(4))
 
 
 def _images(count: int, kind: str) -> str:

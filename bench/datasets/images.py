@@ -75,7 +75,7 @@ def decode_images(
     decoded = partial(_decoded, paths, size, bits, center_crop)
     if not cache.enabled:
         return _in_memory(decoded(), shape)
-    recipe = [2, PIL.__version__, size, bits, center_crop, cache.digests(paths)]
+    recipe = [3, PIL.__version__, size, bits, center_crop, cache.digests(paths)]
     entry = cache.directory / "decoded" / hashlib.sha256(json.dumps(recipe).encode()).hexdigest()
     found = _load(entry, shape)
     if found is not None:

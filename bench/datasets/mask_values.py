@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from bench.datasets.pixels import has_frames, is_deep, is_stored_deep, orientation, upright
+from bench.datasets.pixels import has_frames, has_more_channels, is_deep, is_stored_deep, is_turned, upright
 
 FULL = 1 << 16
 """Stands for the largest value of a file's type, 255 or 65535, or for white."""
@@ -99,18 +99,24 @@ def read_levels(image: Image.Image) -> Levels:
     transparent pixel hides does not count.
 
     Raises:
-        ValueError: It has floating point or 32-bit values, colours of 16 bits per channel, or several pages.
+        ValueError: It has floating point or 32-bit values, colours of 16 bits per channel, several pages, or channels
+            besides its colours.
     """
     if has_frames(image):
         raise ValueError("it has several pages, and nothing says which of them marks the defects: save that one alone")
+    if has_more_channels(image):
+        raise ValueError(
+            "it has channels besides its colours, and nothing says which marks the defects: save that alone"
+        )
     if is_stored_deep(image) and not is_deep(image):
         raise ValueError("of 16 bits per colour channel only 8 can be read: save it gray, or with 8 bits")
+    turned = is_turned(image)
     values = _values(image)
     if values.ndim == 3:
         values, colours = _gray_or_coloured(values)
     else:
         colours = False
-    return Levels(values, colours=colours, lossy=image.format in _LOSSY, turned=orientation(image) != 1)
+    return Levels(values, colours=colours, lossy=image.format in _LOSSY, turned=turned)
 
 
 def values_of(levels: Levels) -> MaskValues:

@@ -159,6 +159,10 @@ def _notes(scenario: Scenario, values: Sequence[MaskValues], *, half: bool) -> I
             "with values between black and white, cut at half the range",
         ),
         (sum(each.turned for each in values), "turned as EXIF says"),
+        (
+            sum(not (each.upper_half if half else each.nonzero) for each in values),
+            "empty, although the image is anomalous",
+        ),
     ):
         if number:
             yield f"{number} mask{'' if number == 1 else 's'} {what}"

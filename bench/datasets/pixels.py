@@ -1,9 +1,11 @@
 """From an image file to the pixels that its viewer sees.
 
-An EXIF orientation is applied. Gray becomes RGB with three equal channels. Of an image with more than 8 bits per
-channel the 8 highest bits in use are kept; how many bits are in use is a property of the whole scenario
-(:mod:`bench.datasets.bit_depth`). A transparent image is its colours without the alpha channel: that is what detectors'
-own code reads. Of a file with several frames or pages the first is read.
+An EXIF orientation is applied, in a PNG file also one that follows the pixels, as ExifTool writes it. Gray becomes RGB
+with three equal channels. Of an image with more than 8 bits per channel the 8 highest bits in use are kept; how many
+bits are in use is a property of the whole scenario (:mod:`bench.datasets.bit_depth`). A transparent image is its
+colours without the alpha channel: that is what detectors' own code reads, and so are colours as they are stored,
+whatever their profile or gamma. Of a file with several frames or pages the first is read. A TIFF file of which Pillow
+would make another picture than its tags say is refused.
 """
 
 import os
@@ -12,11 +14,13 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, TypeVar
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
 from bench.errors import DataError, UsageError
 
@@ -34,6 +38,23 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 """By EXIF orientation: what makes the picture upright."""
+
+_LYING = (5, 6, 7, 8)
+"""Orientations that exchange height and width."""
+
+_GRAY_BITS = {"L;2": 2, "L;4": 4}
+"""By Pillow's name of how gray of less than 8 bits is stored: how many these are."""
+
+_REMEDY = "Restore the file or remove it from the scenario"
+
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _PLANAR, _EXTRA_SAMPLES, _SAMPLE_FORMAT = 258, 262, 284, 338, 339
+"""TIFF tags: what a sample is stored with and as, what its values mean, and whether each channel lies apart."""
+
+_WHITE_IS_ZERO, _LAB = 0, 8
+_APART = 2
+_UNSIGNED = 1
+_UNSPECIFIED = 0
+"""Of a channel besides the colours: it is no transparency."""
 
 # Pillow's own limit stops line-scan images; ours, below, applies to every image that is opened here.
 Image.MAX_IMAGE_PIXELS = None
@@ -82,12 +103,72 @@ def read_image(path: Path, take: Callable[[Image.Image], _Value]) -> _Value:
                     f"{path} has {image.width} × {image.height} = {count} pixels, more than {limit}: if the file is "
                     f"what it should be, set {MAX_PIXELS_VARIABLE} to a larger number"
                 )
+            _prepare(image)
             with _DECODING.take(count):
                 return take(image)
     except FileNotFoundError as error:
         raise DataError(f"cannot read {path}: no such file") from error
+    except UnidentifiedImageError as error:
+        raise DataError(
+            f"cannot read {path}: it is damaged, no image, or has pixels of a kind that Pillow does not know. "
+            f"{_REMEDY}, or save it as PNG of 8 or 16 bits."
+        ) from error
     except (OSError, ValueError, SyntaxError, EOFError, struct.error, MemoryError) as error:
-        raise DataError(f"cannot read {path}: {error}. Restore the file or remove it from the scenario.") from error
+        raise DataError(f"cannot read {path}: {error}. {_REMEDY}.") from error
+
+
+def _prepare(image: Image.Image) -> None:
+    """Make Pillow see, before it decodes, all that a file says of its pixels.
+
+    Raises:
+        ValueError: It would make another picture of them than the file says.
+    """
+    if isinstance(image, TiffImageFile):
+        _refuse_misread(image)
+        if image.tag_v2.get(ExifTags.Base.Orientation) in _LYING:
+            image.filename = ""  # what has one is mapped into memory with height and width exchanged
+        return
+    if isinstance(image, PngImageFile):
+        if "exif" not in image.info and image.fp and (entries := _exif_of_png(image.fp)):
+            image.info["exif"] = b"Exif\0\0" + entries
+        bits = _GRAY_BITS.get(str(image.tile[0][3])) if image.tile else None
+        if bits and isinstance(image.info.get("transparency"), int):  # levels are stretched to 255, this is not
+            image.info["transparency"] *= 255 // (2**bits - 1)
+    Image.Image.getexif(image)  # is remembered: decoding may find more, when the size is already told
+
+
+def _refuse_misread(image: TiffImageFile) -> None:
+    """Refuse TIFF files that Pillow opens, and whose tags it does not obey."""
+    tags = image.tag_v2
+    if set(tags.get(_SAMPLE_FORMAT, (_UNSIGNED,))) != {_UNSIGNED}:
+        raise ValueError("its values have signs or fractions: save it with unsigned integers of 8 or 16 bits")
+    if image.mode == "La":
+        raise ValueError("its gray values are multiplied with their transparency: save it without")
+    deep = max(tags.get(_BITS_PER_SAMPLE, (1,))) > 8
+    photometric = tags.get(_PHOTOMETRIC)
+    if photometric is None or (photometric == _WHITE_IS_ZERO and deep):
+        said = "is missing" if photometric is None else "says that low values are white, in more than 8 bits"
+        raise ValueError(f"its tag PhotometricInterpretation {said}: save it as MinIsBlack")
+    if tags.get(_PLANAR) == _APART and (photometric == _LAB or (deep and image.info["compression"] == "raw")):
+        raise ValueError("its channels lie apart, which cannot be read of LAB and of 16 bits: save them interleaved")
+    if ExifTags.Base.Orientation not in tags and Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1) != 1:
+        raise ValueError("it is turned by its XMP entry alone, not by its tag Orientation: save it upright")
+
+
+def _exif_of_png(file: IO[bytes]) -> bytes:
+    """The content of a PNG file's eXIf chunk, wherever it lies; empty without one. The file stays where it is."""
+    before, place = file.tell(), 8
+    content = b""
+    file.seek(place)
+    while len(head := file.read(8)) == 8:
+        length, kind = struct.unpack(">I4s", head)
+        if kind in (b"eXIf", b"IEND"):
+            content = file.read(length)
+            break
+        place += 12 + length
+        file.seek(place)
+    file.seek(before)
+    return content
 
 
 def max_pixels() -> int:
@@ -117,20 +198,26 @@ def image_size(path: Path) -> tuple[int, int]:
 
 def size_of(image: Image.Image) -> tuple[int, int]:
     """Height and width of an opened image once it is upright."""
-    lies = orientation(image) in (5, 6, 7, 8)
+    lies = orientation(image) in _LYING
     return (image.width, image.height) if lies else (image.height, image.width)
 
 
 def orientation(image: Image.Image) -> int:
     """EXIF orientation that is still to be applied, 1 to 8; 1 is upright.
 
-    Pillow turns TIFF files by itself, and reports the size that they then have. In a PNG file, what follows the pixels
-    is not looked at.
+    Pillow turns TIFF files by itself, and reports the size that they then have.
     """
     if image.format == "TIFF":
         return 1
     value = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
     return value if value in _TURNS else 1
+
+
+def is_turned(image: Image.Image) -> bool:
+    """Whether a file, opened and not decoded yet, has an orientation other than upright."""
+    if isinstance(image, TiffImageFile):
+        return image.tag_v2.get(ExifTags.Base.Orientation) in _TURNS
+    return orientation(image) != 1
 
 
 def upright(image: Image.Image, as_stored: Image.Image) -> Image.Image:
@@ -155,7 +242,8 @@ def is_deep(image: Image.Image) -> bool:
         ValueError: It has floating point or 32-bit values: which of them is white nobody can tell.
     """
     if image.mode in ("I", "F"):
-        raise ValueError(f"unsupported pixel type {image.mode}, expected 8 or 16 bit integers")
+        kind = "floating point numbers" if image.mode == "F" else "integers of 32 bits"
+        raise ValueError(f"it is read as {kind}: save it as PNG or TIFF with unsigned integers of 8 or 16 bits")
     return image.mode.startswith("I;16")
 
 
@@ -187,3 +275,8 @@ def is_transparent(image: Image.Image) -> bool:
 def has_frames(image: Image.Image) -> bool:
     """Whether an opened file holds several images (animations, TIFF files of several pages); the first is read."""
     return bool(getattr(image, "is_animated", False))
+
+
+def has_more_channels(image: Image.Image) -> bool:
+    """Whether an opened TIFF file has channels besides its colours and their transparency; these are not read."""
+    return isinstance(image, TiffImageFile) and _UNSPECIFIED in image.tag_v2.get(_EXTRA_SAMPLES, ())

@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import re
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from PIL import Image
 from bench.datasets.cache import Cache
 from bench.datasets.selection import select_scenarios
 from bench.errors import DataError
-from bench.given_maps import MapFolder, find_maps, folders_of, read_map, read_scores
+from bench.given_maps import MapFolder, find_maps, folders_of, read_map, read_scores, scan
 
 
 @pytest.mark.parametrize("form", ["tiff", "npz", "npy"])
@@ -64,6 +65,47 @@ def test_other_ways_of_storing_are_read_exactly(tmp_path: Path, options: dict[st
 def test_differences_of_neighbours_are_read_exactly(tmp_path: Path, array: np.ndarray, predictor: int) -> None:
     Image.fromarray(array).save(tmp_path / "map.tif", compression="tiff_lzw", tiffinfo={317: predictor})
     np.testing.assert_array_equal(read_map(tmp_path / "map.tif"), array.astype(np.float32))
+
+
+def saved_twice(file: Path) -> None:
+    with file.open("wb") as opened:
+        np.save(opened, FLOATS)
+        np.save(opened, FLOATS)
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "match"),
+    [
+        ("a.tif", lambda file: Image.fromarray(np.uint8(FLOATS * 255)).convert("P").save(file), "it has a palette"),
+        ("a.npy", lambda file: np.save(file, FLOATS.astype(object)), "it holds Python objects, which are never loaded"),
+        ("a.npz", lambda file: np.savez(file, FLOATS.astype(object)), "it holds Python objects, which are never load"),
+        ("a.npy", FLOATS.dump, "it is neither .npy nor .npz"),
+        ("a.npy", saved_twice, "something follows its array"),
+        ("a.npy", lambda file: np.save(file, FLOATS[None, :, :1]), r"of shape \(1, 40, 1\); expected one \(height"),
+    ],
+    ids=["palette", "objects", "archived objects", "pickle", "two arrays", "two sides of one pixel"],
+)
+def test_what_may_be_something_else_is_refused(
+    tmp_path: Path, name: str, write: Callable[[Path], None], match: str
+) -> None:
+    write(tmp_path / name)
+    with pytest.raises(DataError, match=match) as caught:
+        read_map(tmp_path / name)
+    assert "allow_pickle" not in str(caught.value)
+
+
+@pytest.mark.parametrize("array", [FLOATS[None], FLOATS[..., None]], ids=["first", "last"])
+def test_an_axis_of_one_channel_is_dropped(tmp_path: Path, array: np.ndarray) -> None:
+    np.save(tmp_path / "a.npy", array)
+    np.testing.assert_array_equal(read_map(tmp_path / "a.npy"), FLOATS)
+
+
+def test_a_transposed_map_is_never_stretched(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", FLOATS)
+    files, images = [tmp_path / "a.npy"], [tmp_path / "a.png"]
+    with pytest.raises(DataError, match=r"a\.npy has 40×50 pixels .*: height and width are exchanged"):
+        scan(files, images, [(50, 40)], upsample=True)
+    assert scan(files, images, [(80, 100)], upsample=True) == FLOATS.max()
 
 
 def write_lzw(file: Path, array: np.ndarray, **options: Any) -> None:

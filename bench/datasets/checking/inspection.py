@@ -8,7 +8,7 @@ from PIL import Image
 from PIL.ImageFile import ImageFile
 
 from bench.datasets.cache import map_in_batches
-from bench.datasets.pixels import is_deep, orientation, read_image, size_of
+from bench.datasets.pixels import is_deep, is_turned, read_image, size_of
 from bench.errors import DataError
 
 
@@ -50,7 +50,7 @@ def _inspect(path: Path) -> Inspected:
 
 
 def _read_to_the_end(path: Path, image: Image.Image) -> Inspected:
-    inspected = Inspected(path, size_of(image), image.mode, _bits(image), orientation(image) != 1)
+    inspected = Inspected(path, size_of(image), image.mode, _bits(image), is_turned(image))
     if image.format == "PNG":
         image.verify()
     else:

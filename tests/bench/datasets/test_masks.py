@@ -250,6 +250,34 @@ def test_masks_of_several_depths_agree_on_white(tmp_path):
     assert [truth.mask(index).sum() for index in range(3)] == [40, 40, 40]
 
 
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_a_turned_tiff_mask_is_turned_and_noted(tmp_path, orientation):
+    square = np.pad(MARKED, ((0, 10), (0, 0)))
+    scenario = scenario_of(tmp_path, gray(255))
+    (image,) = scenario.test
+    mask = tmp_path / "ground_truth/scratch/000_mask.tif"
+    tifffile.imwrite(mask, np.where(square, 255, 0).astype(np.uint8), extratags=[(274, "H", 1, orientation, True)])
+    truth = read_ground_truth(replace(scenario, test=(replace(image, masks=(mask,)),)), [square.shape])
+    np.testing.assert_array_equal(truth.mask(0), np.rot90(square, {3: 2, 6: -1}[orientation]))
+    assert truth.notes == ("1 mask turned as EXIF says",)
+
+
+def test_channels_besides_the_colours_are_refused(tmp_path):
+    scenario = scenario_of(tmp_path, gray(255))
+    (image,) = scenario.test
+    mask = tmp_path / "ground_truth/scratch/000_mask.tif"
+    pixels = np.dstack([gray(0), gray(255)])
+    tifffile.imwrite(mask, pixels, photometric="minisblack", planarconfig="contig", extrasamples=["unspecified"])
+    with pytest.raises(DataError, match=r"000_mask\.tif: it has channels besides its colours"):
+        truth_of(replace(scenario, test=(replace(image, masks=(mask,)),)))
+
+
+def test_a_mask_that_marks_nothing_is_noted(tmp_path):
+    assert truth_of(scenario_of(tmp_path, gray(255), gray(0))).notes == (
+        "1 mask empty, although the image is anomalous",
+    )
+
+
 def test_an_empty_mask_is_a_mask_and_a_normal_image_has_none(tmp_path):
     scenario = scenario_of(tmp_path, gray(0))
     normal = TestImage("test/good/000", scenario.test[0].path, "good", False)

@@ -66,6 +66,125 @@ def test_the_orientation_is_applied(tmp_path, suffix, orientation):
     np.testing.assert_array_equal(found.pixels[0].permute(1, 2, 0).numpy(), np.asarray(upright))
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_gray_tiff_files_without_compression_are_turned_too(tmp_path, kind, orientation):
+    pixels = noise(*SIZE, high=256, dtype=kind)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    with Image.open(saved(tmp_path / "right.png", pixels, exif=exif)) as image:
+        upright = np.asarray(ImageOps.exif_transpose(image))
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, pixels, extratags=[(274, "H", 1, orientation, True)])
+    assert image_size(path) == upright.shape
+    found = decoded(path, upright.shape, bits=8)
+    np.testing.assert_array_equal(found.pixels[0, 0].numpy(), upright)
+    expected = () if orientation == 1 else ("1 training image turned as EXIF says",)
+    assert take_notes(scenario_of(tmp_path, [path])).notes == expected
+
+
+def chunk(kind, body):
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def with_chunk(path, kind, body, *, after_pixels=False):
+    """Put a chunk behind the header of a PNG file, or behind its pixels."""
+    content = path.read_bytes()
+    place = len(content) - 12 if after_pixels else 33
+    path.write_bytes(content[:place] + chunk(kind, body) + content[place:])
+    return path
+
+
+def png(path, size, bits, colour_type, rows):
+    """Write a PNG file of a kind that Pillow does not write, from the bytes of its rows."""
+    header = struct.pack(">IIBBBBB", size[1], size[0], bits, colour_type, 0, 0, 0)
+    pixels = zlib.compress(b"".join(b"\0" + row for row in rows))
+    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunks)
+    return path
+
+
+@pytest.mark.parametrize("shape", [SIZE, (*SIZE, 3)], ids=["gray", "rgb"])
+def test_an_orientation_behind_the_pixels_of_a_png_file_counts(tmp_path, shape):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    pixels = noise(*shape)
+    path = with_chunk(saved(tmp_path / "a.png", pixels), b"eXIf", exif.tobytes()[6:], after_pixels=True)
+    assert image_size(path) == (SIZE[1], SIZE[0])
+    found = decoded(path, (SIZE[1], SIZE[0]))
+    assert found.sizes == ((SIZE[1], SIZE[0]),)
+    np.testing.assert_array_equal(
+        found.pixels[0, 0].numpy(), np.rot90(pixels, -1).reshape(SIZE[1], SIZE[0], -1)[..., 0]
+    )
+    assert take_notes(scenario_of(tmp_path, [path])).notes == ("1 training image turned as EXIF says",)
+
+
+TURNED_BY_XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+
+
+@pytest.mark.parametrize(
+    ("pixels", "options", "match"),
+    [
+        (noise(*SIZE).astype(np.int8), {}, "its values have signs or fractions"),
+        (noise(*SIZE).astype(np.int16), {}, "its values have signs or fractions"),
+        (noise(*SIZE, dtype=np.uint32), {}, "it is read as integers of 32 bits: save it as PNG or TIFF"),
+        (noise(*SIZE).astype(np.float16), {}, "pixels of a kind that Pillow does not know"),
+        (noise(*SIZE, dtype=np.uint16), {"photometric": "miniswhite"}, "low values are white, in more than 8 bits"),
+        (
+            noise(3, *SIZE, dtype=np.uint16),
+            {"photometric": "rgb", "planarconfig": "separate"},
+            "its channels lie apart",
+        ),
+        (noise(3, *SIZE), {"photometric": "cielab", "planarconfig": "separate"}, "its channels lie apart"),
+        (noise(*SIZE, 2), {"planarconfig": "contig", "extrasamples": ["assocalpha"]}, "multiplied with their transp"),
+        (noise(*SIZE), {"extratags": [(700, "B", len(TURNED_BY_XMP), TURNED_BY_XMP, True)]}, "turned by its XMP entry"),
+    ],
+)
+def test_tiff_files_that_would_be_misread_are_refused(tmp_path, pixels, options, match):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, pixels, **{"photometric": "minisblack", **options})
+    with pytest.raises(DataError, match=rf"a\.tif: .*{match}"):
+        decoded(path, SIZE)
+
+
+def test_a_tiff_file_has_to_say_what_is_white(tmp_path):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, noise(*SIZE), photometric="minisblack", metadata=None)
+    content = path.read_bytes()
+    assert content.count(struct.pack("<HHI", 262, 3, 1)) == 1
+    path.write_bytes(content.replace(struct.pack("<HHI", 262, 3, 1), struct.pack("<HHI", 263, 3, 1)))
+    with pytest.raises(DataError, match=r"a\.tif: its tag PhotometricInterpretation is missing"):
+        decoded(path, SIZE)
+
+
+@pytest.mark.parametrize("options", [{}, {"compression": "zlib"}, {"planarconfig": "separate"}])
+def test_white_in_low_values_and_channels_apart_are_read_of_8_bits(tmp_path, options):
+    pixels = noise(3, *SIZE)
+    rgb = pixels if "planarconfig" in options else pixels.transpose(1, 2, 0)
+    tifffile.imwrite(tmp_path / "rgb.tif", rgb, photometric="rgb", **options)
+    np.testing.assert_array_equal(decoded(tmp_path / "rgb.tif", SIZE).pixels[0].numpy(), pixels)
+    tifffile.imwrite(tmp_path / "gray.tif", pixels[0], photometric="miniswhite", **options)
+    np.testing.assert_array_equal(decoded(tmp_path / "gray.tif", SIZE).pixels[0, 0].numpy(), 255 - pixels[0])
+
+
+def test_channels_besides_the_colours_are_noted(tmp_path):
+    pixels = noise(*SIZE, 4)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", extrasamples=["unspecified"])
+    assert take_notes(scenario_of(tmp_path, [tmp_path / "a.tif"])).notes == (
+        "1 training image with channels besides the colours, taken without them",
+    )
+    found = decoded(tmp_path / "a.tif", SIZE).pixels[0].permute(1, 2, 0).numpy()
+    np.testing.assert_array_equal(found, pixels[..., :3])
+
+
+@pytest.mark.parametrize(("level", "count"), [(5, 1), (12, 0)])
+def test_the_transparent_level_of_few_bits_is_found(tmp_path, level, count):
+    path = png(tmp_path / "a.png", (1, 16), 4, 0, [bytes(17 * each for each in range(8))])  # each of 0 to 7 twice
+    with_chunk(path, b"tRNS", struct.pack(">H", level))
+    note = "1 training image with transparency, taken without it"
+    assert take_notes(scenario_of(tmp_path, [path])).notes == (note,) * count
+
+
 def test_an_unknown_orientation_is_none(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 77
@@ -136,29 +255,29 @@ def test_without_training_images_test_images_are_asked(tmp_path):
     assert bit_depth(scenario_of(tmp_path, [], [image])) == 10
 
 
-def with_significant_bits(path, bits):
-    """Put an sBIT chunk behind the header of a PNG file."""
-    content = path.read_bytes()
-    body = b"sBIT" + bytes([bits])
-    chunk = struct.pack(">I", 1) + body + struct.pack(">I", zlib.crc32(body))
-    path.write_bytes(content[:33] + chunk + content[33:])
-    return path
+@pytest.mark.parametrize(("channels", "colour_type"), [(2, 4), (4, 6)], ids=["gray", "rgb"])
+def test_an_opaque_channel_says_nothing_of_the_bits_in_use(tmp_path, channels, colour_type):
+    pixels = noise(*SIZE, channels, high=4096, dtype=np.uint16)
+    pixels[..., -1] = 65535
+    path = png(tmp_path / "0.png", SIZE, 16, colour_type, [row.astype(">u2").tobytes() for row in pixels])
+    with pytest.raises(DataError, match="use 12 of 16 bits per channel"):
+        bit_depth(scenario_of(tmp_path, [path]))
 
 
 def test_what_files_say_of_themselves_goes_first(tmp_path):
     dark = noise(*SIZE, high=200, dtype=np.uint16)
-    png = with_significant_bits(saved(tmp_path / "train/0.png", dark), 12)
+    png = with_chunk(saved(tmp_path / "train/0.png", dark), b"sBIT", bytes([12]))
     assert bit_depth(scenario_of(tmp_path, [png])) == 12
     tifffile.imwrite(tmp_path / "train/1.tif", dark, extratags=[(281, "H", 1, 4095, True)])
     assert bit_depth(scenario_of(tmp_path, [tmp_path / "train/1.tif"])) == 12
-    other = with_significant_bits(saved(tmp_path / "train/2.png", dark), 10)
+    other = with_chunk(saved(tmp_path / "train/2.png", dark), b"sBIT", bytes([10]))
     with pytest.raises(DataError, match="say that they use 10 and 12 bits per channel"):
         bit_depth(scenario_of(tmp_path, [png, other]))
 
 
 def test_a_file_that_was_scaled_to_the_whole_range_uses_it(tmp_path):
     scaled = noise(*SIZE, high=4096, dtype=np.uint16) << 4
-    path = with_significant_bits(saved(tmp_path / "0.png", scaled), 12)
+    path = with_chunk(saved(tmp_path / "0.png", scaled), b"sBIT", bytes([12]))
     assert bit_depth(scenario_of(tmp_path, [path])) == 16
 
 
