@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from methods.common.backbones import Backbone, backbone_identity
 from methods.common.coreset import greedy_coreset
-from methods.common.nearest import FaissSearch, Search, check_faiss, nearest_distances
+from methods.common.nearest import FaissSearch, Search, check_faiss, nearest_distances, rows
 from methods.common.patch_features import PatchFeatures
 from methods.common.resampling import Resize
 from methods.detector import Detector, FitContext, ImageSet, Prediction, Progress
@@ -83,7 +83,7 @@ class PatchCoreModule(nn.Module):
 
     def patches(self, images: Tensor) -> Tensor:
         """Features of all patches, (B * h * w, dim)."""
-        return _rows(self.features(images))
+        return rows(self.features(images))
 
     def score(self, distances: Tensor) -> tuple[Tensor, Tensor]:
         """Turn squared distances of all patches (B * h * w, neighbours) into maps and scores.
@@ -195,15 +195,10 @@ def _project(
     points = torch.empty(len(patches), CORESET_DIM)
     done = 0
     for images in train.batches(BATCH_SIZE):
-        rows = _rows(features(images.to(context.device)))
-        part = slice(done * per_image, done * per_image + len(rows))
-        patches[part] = rows
-        points[part] = rows @ projection
+        batch = rows(features(images.to(context.device)))
+        part = slice(done * per_image, done * per_image + len(batch))
+        patches[part] = batch
+        points[part] = batch @ projection
         done += len(images)
         context.progress(Progress("features", done, len(train)))
     return patches, points
-
-
-def _rows(features: Tensor) -> Tensor:
-    """Features (B, dim, h, w) as one row per patch, (B * h * w, dim)."""
-    return features.permute(0, 2, 3, 1).flatten(0, 2)
