@@ -19,6 +19,7 @@ BUILT_IN = {
     "patchcore": "methods.patchcore:PatchCore",
     "fastflow": "methods.fastflow:FastFlow",
     "spade": "methods.spade:Spade",
+    "simplenet": "methods.simplenet:SimpleNet",
 }
 
 

@@ -80,5 +80,8 @@ BUILT_IN_SETUPS: Mapping[str, Setup] = {
         {"backbone": "efficientnet_lite0", "image_size": (96, 64), "training_steps": 12, "batch_size": 4}
     ),
     "spade": Setup({"backbone": "efficientnet_lite0", "image_size": (96, 64)}),
+    "simplenet": Setup(
+        {"backbone": "efficientnet_lite0", "image_size": (96, 64), "dim": 64, "hidden_dim": 64, "epochs": 20}
+    ),
 }
 """One line per built-in method, by its name in the registry."""
