@@ -72,8 +72,7 @@ def deviations(method: Method, config: Any, train_scale: float, photographs: str
         value = getattr(config, name)
         if value == getattr(default, name) or name in TRAINING_LENGTHS or name in method.without_effect:
             continue
-        shown = Path(value).name if isinstance(value, str) else value
-        phrases.append(name.replace("_", " ") if value is True else f"{name.replace('_', ' ')} {shown}")
+        phrases.append(name.replace("_", " ") if value is True else f"{name.replace('_', ' ')} {_shown(value)}")
     paper, own = method.training_length(default), method.training_length(config)
     length = other_length(own, paper, train_scale) if own is not None and paper is not None else None
     if length is not None:
@@ -83,6 +82,15 @@ def deviations(method: Method, config: Any, train_scale: float, photographs: str
     elif method.uses_photographs and photographs is not None and not photographs.lower().startswith(IMAGENET):
         phrases.append(f"pretraining images {photographs}")
     return phrases
+
+
+def _shown(value: object) -> object:
+    """What a row says of an option's value: of paths the file names, of several texts one after another."""
+    if isinstance(value, str):
+        return Path(value).name
+    if isinstance(value, tuple) and value and all(isinstance(part, str) for part in value):
+        return ", ".join(Path(part).name for part in value)
+    return value
 
 
 def unknown(kind: str, name: str, allowed: Iterable[str]) -> MethodError:

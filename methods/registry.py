@@ -20,6 +20,7 @@ BUILT_IN = {
     "fastflow": "methods.fastflow:FastFlow",
     "spade": "methods.spade:Spade",
     "simplenet": "methods.simplenet:SimpleNet",
+    "patchcore_ens": "methods.patchcore_ensemble:PatchCoreEnsemble",
 }
 
 

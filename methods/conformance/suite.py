@@ -83,5 +83,14 @@ BUILT_IN_SETUPS: Mapping[str, Setup] = {
     "simplenet": Setup(
         {"backbone": "efficientnet_lite0", "image_size": (96, 64), "dim": 64, "hidden_dim": 64, "epochs": 20}
     ),
+    "patchcore_ens": Setup(
+        {
+            "backbones": ("efficientnet_lite0", "efficientnet_lite0"),
+            "backbone_weights": ("auto", "embedded"),
+            "strides": ("8+16", "4+8"),
+            "image_size": (96, 64),
+            "coreset_fraction": 0.1,
+        }
+    ),
 }
 """One line per built-in method, by its name in the registry."""

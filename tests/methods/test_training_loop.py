@@ -1,4 +1,4 @@
-from itertools import count, islice
+from itertools import chain, count, islice
 
 import pytest
 import torch
@@ -38,6 +38,6 @@ def test_progress_carries_the_last_loss_recorded():
 def test_each_epoch_takes_each_image_once(images, size, lengths):
     batches = list(islice(epoch_batches(images, size, torch.Generator().manual_seed(0)), 2 * len(lengths)))
     assert [len(batch) for batch in batches] == 2 * lengths
-    epochs = [sum(batches[: len(lengths)], []), sum(batches[len(lengths) :], [])]
+    epochs = [list(chain(*part)) for part in (batches[: len(lengths)], batches[len(lengths) :])]
     assert [sorted(epoch) for epoch in epochs] == [list(range(images))] * 2
     assert images < 11 or epochs[0] != epochs[1]
