@@ -1,6 +1,6 @@
-"""A training loop of a length fixed in advance, with progress and a thinned loss."""
+"""A training loop of a length fixed in advance, with progress and a thinned loss; batches, epoch by epoch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -39,3 +39,13 @@ def train(step: Callable[[], Tensor], steps: int, context: FitContext, stage: st
                 pending.clear()
             context.progress(Progress(stage, number, steps, losses[-1][1]))
     return losses
+
+
+def epoch_batches(count: int, size: int, generator: torch.Generator) -> Iterator[list[int]]:
+    """Indices of ``size`` of ``count`` images at a time, forever: each epoch takes each image once, in random order.
+
+    The last batch of an epoch holds those that are left.
+    """
+    while True:
+        for batch in torch.randperm(count, generator=generator).split(size):
+            yield batch.tolist()

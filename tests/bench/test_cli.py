@@ -133,6 +133,15 @@ def test_flags_win_over_the_configuration_file(invoke: Invoke, tmp_path: Path) -
     assert "did you mean 'methods'?" in output
 
 
+def test_epochs_are_as_many_steps_as_the_images_make_them(invoke: Invoke) -> None:
+    simplenet = ("--methods", "simplenet", "--preset", "embedded", "--set", "simplenet.batch_size=4")
+    (cell,) = planned(invoke, *simplenet)
+    assert cell["training_steps"] == 160 * 2  # of the six images
+    (cell,) = planned(invoke, *simplenet, "--hold-out", "--train-scale", "0.05", "--set", "simplenet.batch_size=5")
+    assert cell["training_steps"] == 8
+    assert "8 of 160 epochs" in cell["deviations"]
+
+
 def test_a_dry_run_writes_nothing(invoke: Invoke, tmp_path: Path) -> None:
     code, output = invoke("run", "--methods", "tiny", "--seeds", "0,1,2", "--dry-run")
     assert code == 0

@@ -1,9 +1,9 @@
-from itertools import count
+from itertools import chain, count, islice
 
 import pytest
 import torch
 
-from methods.common.training import RECORDED_LOSSES, REPORT_EVERY, train
+from methods.common.training import RECORDED_LOSSES, REPORT_EVERY, epoch_batches, train
 from methods.detector import FitContext, Progress
 
 
@@ -32,3 +32,12 @@ def test_progress_carries_the_last_loss_recorded():
     assert [report.done for report in reports] == [*range(REPORT_EVERY, steps, REPORT_EVERY), steps]
     assert reports[0] == Progress("student", REPORT_EVERY, steps, dict(losses)[REPORT_EVERY - 1])
     assert reports[-1] == Progress("student", steps, steps, steps)
+
+
+@pytest.mark.parametrize(("images", "size", "lengths"), [(1, 8, [1]), (8, 8, [8]), (11, 4, [4, 4, 3])])
+def test_each_epoch_takes_each_image_once(images, size, lengths):
+    batches = list(islice(epoch_batches(images, size, torch.Generator().manual_seed(0)), 2 * len(lengths)))
+    assert [len(batch) for batch in batches] == 2 * lengths
+    epochs = [list(chain(*part)) for part in (batches[: len(lengths)], batches[len(lengths) :])]
+    assert [sorted(epoch) for epoch in epochs] == [list(range(images))] * 2
+    assert images < 11 or epochs[0] != epochs[1]
