@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bench.cells import Cell
+from bench.cells import Cell, held_out_count
 from bench.datasets.bit_depth import bit_depth
 from bench.datasets.cache import Cache
 from bench.datasets.images import decode_images
@@ -307,7 +307,7 @@ def split(count: int, fraction: float, seed: int) -> tuple[list[int], list[int]]
     Returns:
         The indices to fit on and those held out, each ascending.
     """
-    held_out = min(max(1, round(fraction * count)), count - 1)
+    held_out = held_out_count(count, fraction)
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
     return sorted(order[held_out:]), sorted(order[:held_out])
 

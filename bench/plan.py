@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from bench.cells import Cell, Entrant
+from bench.cells import Cell, Entrant, held_out_count
 from bench.datasets.cache import Cache
 from bench.datasets.photographs import PhotographFolder
 from bench.datasets.scenario import Scenario
@@ -17,6 +17,7 @@ from bench.datasets.selection import PHOTOGRAPH_FOLDERS, passed_over, select_sce
 from bench.errors import UsageError
 from bench.keys import fit_key, score_key
 from bench.options import RunOptions
+from bench.protocol import PROTOCOL
 from methods.common.precision import check_precision
 from methods.config import make_config
 from methods.detector import Detector, FitContext
@@ -115,7 +116,7 @@ def _cell_document(cell: Cell, record: Record | None, due: str | None) -> dict[s
         "deviations": list(entrant.deviations),
         "precision": cell.precision,
         "tf32": cell.tf32,
-        "training_steps": entrant.steps,
+        "training_steps": cell.steps,
         "record": record.status if record else None,
         "due": due,
         "fit_key": cell.fit_key,
@@ -164,7 +165,6 @@ def _entrant(
     context = FitContext(
         seed=0, train_scale=options.train_scale, weights_dir=options.weights_dir, photographs=photographs
     )
-    length = method.training_length(config)
     return Entrant(
         name=name,
         title=method.title,
@@ -173,7 +173,6 @@ def _entrant(
         preset=preset,
         deviations=(*method.deviations(config, context), *_added_deviations(method, options)),
         weights=weights,
-        steps=None if length is None else context.training_steps(length),
         photographs=photographs if method.uses_photographs else None,
     )
 
@@ -190,7 +189,8 @@ def _added_deviations(method: type[Detector[Any]], options: RunOptions) -> Itera
 
 def _cell(entrant: Entrant, scenario: Scenario, seed: int, options: RunOptions, device: str) -> Cell:
     # Where images are held out anyhow, or are there besides, the option changes nothing.
-    hold_out = options.hold_out and not scenario.validation and not load_method(entrant.name).uses_validation
+    method = load_method(entrant.name)
+    hold_out = options.hold_out and not scenario.validation and not method.uses_validation
     if hold_out:
         entrant = dataclasses.replace(entrant, deviations=(*entrant.deviations, HELD_OUT))
     fitted = fit_key(
@@ -203,11 +203,16 @@ def _cell(entrant: Entrant, scenario: Scenario, seed: int, options: RunOptions, 
         device=device,
         hold_out=hold_out,
     )
+    images = len(scenario.train)
+    if hold_out or (method.uses_validation and not scenario.validation):
+        images -= held_out_count(images, PROTOCOL.validation_fraction)
+    length = method.training_length(entrant.config, images)
     return Cell(
         entrant=entrant,
         scenario=scenario,
         seed=seed,
         train_scale=options.train_scale,
+        steps=None if length is None else FitContext(seed, train_scale=options.train_scale).training_steps(length),
         precision=options.precision,
         tf32=options.tf32,
         weights_dir=options.weights_dir,

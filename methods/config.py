@@ -2,7 +2,7 @@
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, get_type_hints
 
@@ -21,8 +21,8 @@ class Method(Protocol):
     uses_photographs: bool
     without_effect: frozenset[str]
 
-    def training_length(self, config: Any) -> int | None:
-        """Optimiser steps at training scale 1."""
+    def training_length(self, config: Any, images: int) -> int | None:
+        """Optimiser steps at training scale 1 on so many images."""
 
 
 def make_config(method: Method, preset: str | None, overrides: Mapping[str, object]) -> Any:
@@ -51,7 +51,9 @@ def make_config(method: Method, preset: str | None, overrides: Mapping[str, obje
     return method.Config(**{name: _convert(method, name, types[name], value) for name, value in values.items()})
 
 
-def deviations(method: Method, config: Any, scaled: Callable[[int], int], photographs: str | None) -> list[str]:
+def deviations(
+    method: Method, config: Any, train_scale: float, scaled: Callable[[int], int], photographs: str | None
+) -> list[str]:
     """What distinguishes a row from the paper's configuration, one short phrase each.
 
     Every option that is not at its default, with paths by file name; the training length, if scale or option make it
@@ -60,6 +62,7 @@ def deviations(method: Method, config: Any, scaled: Callable[[int], int], photog
     Args:
         method: The detector.
         config: Its options.
+        train_scale: Multiplies the training length.
         scaled: Makes of a training length that of this row.
         photographs: Identity of the photographs; ``None`` without any.
     """
@@ -71,14 +74,26 @@ def deviations(method: Method, config: Any, scaled: Callable[[int], int], photog
             continue
         shown = Path(value).name if isinstance(value, str) else value
         phrases.append(name.replace("_", " ") if value is True else f"{name.replace('_', ' ')} {shown}")
-    paper, own = method.training_length(default), method.training_length(config)
-    if paper is not None and own is not None and scaled(own) != paper:
-        phrases.append(f"{scaled(own)} of {paper} training steps")
+    phrases += _training(method, default, config, train_scale, scaled)
     if method.uses_photographs and photographs is None:
         phrases.append("no pretraining images")
     elif method.uses_photographs and photographs is not None and not photographs.lower().startswith(IMAGENET):
         phrases.append(f"pretraining images {photographs}")
     return phrases
+
+
+def _training(
+    method: Method, default: Any, config: Any, train_scale: float, scaled: Callable[[int], int]
+) -> Iterator[str]:
+    """Say that a training length is not the paper's; one row stands for scenarios with few images and with many."""
+    (paper, many), (own, _) = ([method.training_length(o, count) for count in (1, 10**6)] for o in (default, config))
+    if paper is None or own is None:
+        return
+    if paper != many:  # in passes over the images: what options change, they say themselves
+        if train_scale != 1:
+            yield f"{train_scale:g} of the training length"
+    elif scaled(own) != paper:
+        yield f"{scaled(own)} of {paper} training steps"
 
 
 def unknown(kind: str, name: str, allowed: Iterable[str]) -> MethodError:

@@ -180,8 +180,13 @@ class Detector(ABC, Generic[ConfigT]):
         """
 
     @classmethod
-    def training_length(cls, config: ConfigT) -> int | None:
-        """Optimiser steps at training scale 1; ``None`` for a method that does not train."""
+    def training_length(cls, config: ConfigT, images: int) -> int | None:
+        """Optimiser steps at training scale 1; ``None`` for a method that does not train.
+
+        Args:
+            config: Options.
+            images: How many there are to fit on, for a method whose paper counts passes over them.
+        """
         return None
 
     @classmethod
@@ -192,7 +197,7 @@ class Detector(ABC, Generic[ConfigT]):
         they are not the paper's. What a method cannot see, such as the precision, the runner adds.
         """
         photographs = context.photographs.identity if context.photographs is not None else None
-        return deviations(cls, config, context.training_steps, photographs)
+        return deviations(cls, config, context.train_scale, context.training_steps, photographs)
 
     @abstractmethod
     def fit(self, train: ImageSet, validation: ImageSet, context: FitContext) -> None:

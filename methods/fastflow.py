@@ -117,7 +117,7 @@ class FastFlow(Detector[FastFlowConfig]):
         return [backbone_identity(config.backbone, config.backbone_weights, weights_dir)]
 
     @classmethod
-    def training_length(cls, config: FastFlowConfig) -> int:
+    def training_length(cls, config: FastFlowConfig, images: int) -> int:
         """Optimiser steps at training scale 1."""
         return config.training_steps
 

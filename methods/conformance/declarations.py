@@ -93,7 +93,7 @@ def row(subject: Subject) -> None:
     ]
     if changed and method.deviations(subject.config, context) == paper:
         raise BrokenPromiseError(f"Another {', another '.join(changed)} does not show: the row still says {paper}.")
-    length = method.training_length(default)
+    length = method.training_length(default, 1000)
     if length is not None:
         half = method.deviations(default, subject.context(train_scale=0.5))
         if length > 1 and half == paper:

@@ -96,7 +96,7 @@ def progress(subject: Subject) -> None:
 )
 def training_length(subject: Subject) -> None:
     """Compare the declared training length with the trial's."""
-    length = subject.method.training_length(subject.config)
+    length = subject.method.training_length(subject.config, len(subject.training_images()))
     detector = subject.trial.detector
     expected = None if length is None else subject.context().training_steps(length)
     if detector.training_steps != expected:

@@ -86,7 +86,7 @@ class EfficientAd(Detector[EfficientAdConfig]):
         return [teacher_identity(cls.size, config.teacher, weights_dir)]
 
     @classmethod
-    def training_length(cls, config: EfficientAdConfig) -> int:
+    def training_length(cls, config: EfficientAdConfig, images: int) -> int:
         """Optimiser steps at training scale 1."""
         return config.training_steps
 

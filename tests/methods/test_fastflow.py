@@ -32,7 +32,7 @@ def test_defaults_are_the_papers():
     config = FastFlowConfig()
     assert (config.image_size, config.training_steps) == ((256, 256), 200)
     assert config.backbone == "wide_resnet50_2.racm_in1k"
-    assert FastFlow.training_length(config) == 200
+    assert FastFlow.training_length(config, 9) == 200
     assert FastFlow.deviations(config, FitContext(0)) == []
     assert FastFlow.deviations(config, FitContext(0, train_scale=0.01)) == ["2 of 200 training steps"]
     assert FastFlow.deviations(FastFlowConfig(training_steps=50), FitContext(0)) == ["50 of 200 training steps"]

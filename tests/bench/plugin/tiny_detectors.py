@@ -87,7 +87,7 @@ class Tiny(Detector[TinyConfig]):
         return []
 
     @classmethod
-    def training_length(cls, config: TinyConfig) -> int:
+    def training_length(cls, config: TinyConfig, images: int) -> int:
         return config.training_steps
 
     def fit(self, train: ImageSet, validation: ImageSet, context: FitContext) -> None:
