@@ -21,6 +21,7 @@ BUILT_IN = {
     "spade": "methods.spade:Spade",
     "simplenet": "methods.simplenet:SimpleNet",
     "patchcore_ens": "methods.patchcore_ensemble:PatchCoreEnsemble",
+    "ast": "methods.asymmetric_student:AsymmetricStudentTeacher",
 }
 
 

@@ -208,7 +208,8 @@ def _train(
             weight_decay=config.discriminator_weight_decay,
         ),
     )
-    batches = epoch_batches(len(features), config.batch_size, torch.Generator().manual_seed(context.seed))
+    length = SimpleNet.training_length(config)
+    batches = epoch_batches(len(features), length, torch.Generator().manual_seed(context.seed))
 
     def step() -> Tensor:
         (maps,) = features[next(batches)]

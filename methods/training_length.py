@@ -10,10 +10,19 @@ class Epochs:
     Attributes:
         count: Passes.
         batch_size: Images per optimiser step; the last step of a pass takes those that are left.
+        drop_last: Leave those out instead, unless they are all there are.
+        networks: So many are trained one after another, each for so many passes.
     """
 
     count: int
     batch_size: int
+    drop_last: bool = False
+    networks: int = 1
+
+    def batches(self, images: int) -> int:
+        """Optimiser steps of one pass over so many training images."""
+        whole, left = divmod(images, self.batch_size)
+        return max(whole, 1) if self.drop_last else whole + bool(left)
 
 
 TrainingLength = int | Epochs
@@ -22,7 +31,7 @@ TrainingLength = int | Epochs
 
 def optimiser_steps(length: TrainingLength, images: int) -> int:
     """Optimiser steps of a training length on so many training images, at training scale 1."""
-    return length.count * -(-images // length.batch_size) if isinstance(length, Epochs) else length
+    return length.networks * length.count * length.batches(images) if isinstance(length, Epochs) else length
 
 
 def scaled_steps(steps: int, scale: float) -> int:

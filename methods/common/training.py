@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from methods.detector import FitContext, Progress
+from methods.training_length import Epochs
 
 RECORDED_LOSSES = 500
 REPORT_EVERY = 5
@@ -41,11 +42,9 @@ def train(step: Callable[[], Tensor], steps: int, context: FitContext, stage: st
     return losses
 
 
-def epoch_batches(count: int, size: int, generator: torch.Generator) -> Iterator[list[int]]:
-    """Indices of ``size`` of ``count`` images at a time, forever: each epoch takes each image once, in random order.
-
-    The last batch of an epoch holds those that are left.
-    """
+def epoch_batches(images: int, length: Epochs, generator: torch.Generator) -> Iterator[list[int]]:
+    """Indices of the images of each batch, forever: an epoch takes an image once at most, in a new random order."""
     while True:
-        for batch in torch.randperm(count, generator=generator).split(size):
+        batches = torch.randperm(images, generator=generator).split(length.batch_size)
+        for batch in batches[: length.batches(images)]:
             yield batch.tolist()

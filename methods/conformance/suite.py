@@ -92,5 +92,6 @@ BUILT_IN_SETUPS: Mapping[str, Setup] = {
             "coreset_fraction": 0.1,
         }
     ),
+    "ast": Setup({"backbone": "efficientnet_lite0", "image_size": (96, 64), "epochs": 10, "student_channels": 64}),
 }
 """One line per built-in method, by its name in the registry."""
