@@ -178,6 +178,7 @@ def test_code_that_scores_changes_all_scores_and_no_fit(
         ("bench.cell", replaced("torch.randperm(count", "torch.randperm(1 * count")),
         ("methods.common.seeding", with_another_line),
         ("methods.detector", with_another_line),
+        ("methods.training_length", with_another_line),
     ],
 )
 def test_code_that_all_fits_share_changes_all(
@@ -246,7 +247,12 @@ def test_a_shared_helper_changes_the_methods_that_import_it(
     before = keys_of_methods(root)
     folder = Path(str(importlib.import_module(room).__file__)).parent
     helpers = [f"{room}.{module.name}" for module in pkgutil.iter_modules([str(folder)]) if not module.ispkg]
-    shared = {"methods.detector", "methods.common.precision", "methods.common.seeding"}  # of all, see above
+    shared = {
+        "methods.detector",
+        "methods.training_length",
+        "methods.common.precision",
+        "methods.common.seeding",
+    }  # of all, see above
     apart = {"methods.config", "methods.errors", "methods.registry"}
     for helper in sorted({*helpers} - shared - apart):
         edit(helper, with_another_line)

@@ -38,7 +38,7 @@ def complete(bench: Command, data_root: Path) -> Complete:
         (("run", "--methods", "tin"), ["tiny"]),
         (("run", "--methods", "patchcore,ti"), ["patchcore,tiny"]),
         (("run", "--methods", "tiny,ti"), []),
-        (("methods", "patch"), ["patchcore"]),
+        (("methods", "patch"), ["patchcore", "patchcore_ens"]),
         (("run", "--datasets", "pa"), ["parts"]),
         (("run", "--datasets", "demo,parts/"), ["demo,parts/bolt", "demo,parts/nut"]),
         (("run", "--datasets", "nowhere/"), []),
