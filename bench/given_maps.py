@@ -288,7 +288,7 @@ def scan(
             raise DataError(
                 f"the anomaly map {files[index]} has {_by(array.shape)} pixels (height × width), and its image "
                 f"{images[index]} {_by(sizes[index])}: height and width are exchanged\n"
-                "  Save maps as (height, width), of the image as its viewer sees it, turned as its EXIF orientation says."
+                "  Save maps as (height, width), of the image as its viewer sees it: turned as EXIF says."
             )
         if array.shape != sizes[index] and not upsample:
             raise DataError(
