@@ -82,16 +82,16 @@ def folders_of(scenario: Scenario, maps: Path) -> list[Path]:
         f"{above.parent.name}/{above.name}",
     )
     candidates = [f"{collection}/{scenario.name}" for collection in collections] + [scenario.name]
-    found = (_below(maps, candidate) for candidate in dict.fromkeys(candidates))
+    found = (_below(maps, candidate) for candidate in dict.fromkeys(map(composed, candidates)))
     return [folder for folder in found if folder is not None and (folder / "test").is_dir()]
 
 
 def _below(folder: Path, name: str) -> Path | None:
-    """A folder below another by its name, in whichever of Unicode's forms; ``None`` if there is none."""
+    """A folder below another by its composed name, however the disk writes it; ``None`` if there is none."""
     for part in name.split("/"):
         if not folder.is_dir():
             return None
-        matching = [entry for entry in sorted(folder.iterdir()) if composed(entry.name) == composed(part)]
+        matching = [entry for entry in sorted(folder.iterdir()) if composed(entry.name) == part]
         if not matching:
             return None
         folder = matching[0]
@@ -288,7 +288,7 @@ def scan(
             raise DataError(
                 f"the anomaly map {files[index]} has {_by(array.shape)} pixels (height × width), and its image "
                 f"{images[index]} {_by(sizes[index])}: height and width are exchanged\n"
-                "  Save maps as (height, width), of the image as its viewer sees it: turned as EXIF says."
+                "  Save maps as (height, width) of the image as its viewer sees it, turned by its EXIF orientation."
             )
         if array.shape != sizes[index] and not upsample:
             raise DataError(

@@ -140,7 +140,8 @@ def prepare_submission(options: SubmissionOptions) -> PreparedSubmission:
         ResultError: The run folder cannot be read.
     """
     cache, store = Cache(default_cache_directory()), RunStore(options.run)
-    records = _one_method(_records(store, options), options)
+    records = _one_method(_records(store, options))
+    _require_models(store, records)
     out = options.out or options.run / "submission"
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} is there already, and nothing else may lie in a submission\n  Choose another --out.")
@@ -238,16 +239,10 @@ def _records(store: RunStore, options: SubmissionOptions) -> list[Record]:
         own = [record for record in own if record.seed == options.seed]
         if not own:
             raise UsageError(f"no cell is of --seed {options.seed}\n  Allowed: {seeds}")
-    without = [record.scenario for record in own if not has_model(store.cell_directory(record))]
-    if without:
-        raise UsageError(
-            f"these cells of {store.root} have kept no model: {', '.join(sorted(set(without)))}\n"
-            "  Run them again with bench run --keep-models."
-        )
     return own
 
 
-def _one_method(records: Sequence[Record], options: SubmissionOptions) -> list[Record]:
+def _one_method(records: Sequence[Record]) -> list[Record]:
     """The cells by scenario, if they are of one method in one configuration with one seed."""
     rows = {(record.title, record.seed, variant_identity(record)) for record in records}
     if len(rows) > 1:
@@ -263,6 +258,15 @@ def _one_method(records: Sequence[Record], options: SubmissionOptions) -> list[R
     for record in sorted(records, key=lambda record: record.created):
         newest[record.scenario] = record
     return [newest[name] for name in sorted(newest)]
+
+
+def _require_models(store: RunStore, records: Sequence[Record]) -> None:
+    without = [record.scenario for record in records if not has_model(store.cell_directory(record))]
+    if without:
+        raise UsageError(
+            f"these cells of {store.root} have kept no model: {', '.join(without)}\n"
+            "  Run them again with bench run --keep-models."
+        )
 
 
 def _threshold(record: Record, options: SubmissionOptions) -> Threshold | None:

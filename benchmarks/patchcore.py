@@ -19,10 +19,11 @@ from torch import Tensor, nn
 
 from methods.common.backbones import Backbone
 from methods.common.coreset import greedy_coreset
+from methods.common.memory_bank import CORESET_DIM, CORESET_STARTS, PatchDistances, memory_bank
 from methods.common.patch_features import PatchFeatures
 from methods.common.torchvision_import import import_torchvision
 from methods.detector import FitContext, ImageSet
-from methods.patchcore import CORESET_DIM, CORESET_STARTS, STRIDES, PatchCoreConfig, PatchCoreModule, memory_bank
+from methods.patchcore import STRIDES, PatchCoreConfig
 
 SIZE = 224
 
@@ -61,8 +62,10 @@ class Stored(PatchFeatures):
 
 def ours(features: Stored, train: Tensor, test: list[Tensor], config: PatchCoreConfig) -> tuple[float, float]:
     banks: list[Tensor] = []
-    fit = seconds(lambda: banks.append(memory_bank(features, ImageSet(train), config, FitContext(seed=0))))
-    module = PatchCoreModule(features, banks[0], config)
+    fit = seconds(
+        lambda: banks.append(memory_bank(features, ImageSet(train), config.coreset_fraction, FitContext(seed=0)))
+    )
+    module = PatchDistances(features, banks[0], config.image_size, config.neighbours, config.sigma)
     with torch.inference_mode():
         return fit, seconds(lambda: [module(images) for images in test])
 

@@ -7,24 +7,18 @@ from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from methods.common.backbones import Backbone, backbone_identity
-from methods.common.coreset import greedy_coreset
-from methods.common.nearest import FaissSearch, Search, check_faiss, nearest_distances
+from methods.common.memory_bank import PatchDistances, memory_bank
+from methods.common.nearest import FaissSearch, Search, check_faiss
 from methods.common.patch_features import PatchFeatures
-from methods.common.resampling import Resize
-from methods.detector import Detector, FitContext, ImageSet, Prediction, Progress
+from methods.detector import Detector, FitContext, ImageSet, Prediction
 from methods.weights.catalogue import backbone_spec
 from methods.weights.files import WeightIdentity
 from methods.weights.states import load_fitted
 
 STRIDES = (8, 16)
-CORESET_DIM = 128
-"""Numbers per patch, after a random projection, that the coreset is chosen in."""
-CORESET_STARTS = 10
-"""Random patches that initial distances are measured from."""
-BATCH_SIZE = 16
 
 
 @dataclass(frozen=True)
@@ -55,45 +49,6 @@ class PatchCoreConfig:
         backbone_spec(self.backbone, "convolutional")
 
 
-class PatchCoreModule(nn.Module):
-    """Patch features, their distances to the memory bank, and the map that is made of these.
-
-    Args:
-        features: Of patches, frozen.
-        bank: Patch features of normal images, float32 (M, dim).
-        config: Options.
-    """
-
-    networks = ("features.backbone.network",)
-    bank: Tensor
-    bank_squares: Tensor
-
-    def __init__(self, features: PatchFeatures, bank: Tensor, config: PatchCoreConfig) -> None:
-        super().__init__()
-        self.features = features
-        self.grid = features.grid
-        self.neighbours = config.neighbours
-        self.register_buffer("bank", bank)
-        self.register_buffer("bank_squares", bank.square().sum(1))
-        self.upsample = Resize(self.grid, config.image_size, config.sigma)
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Anomaly maps (B, H, W) and image scores (B,) of images (B, 3, H, W), uint8 0-255 or floating 0-1."""
-        return self.score(nearest_distances(self.patches(images), self.bank, self.bank_squares, self.neighbours))
-
-    def patches(self, images: Tensor) -> Tensor:
-        """Features of all patches, (B * h * w, dim)."""
-        return _rows(self.features(images))
-
-    def score(self, distances: Tensor) -> tuple[Tensor, Tensor]:
-        """Turn squared distances of all patches (B * h * w, neighbours) into maps and scores.
-
-        A map is upsampled and smoothed; the image score is the largest patch score before that.
-        """
-        patch_scores = distances.mean(1).view(-1, *self.grid)
-        return self.upsample(patch_scores), patch_scores.flatten(1).amax(1)
-
-
 class PatchCore(Detector[PatchCoreConfig]):
     """PatchCore with the official code's feature pipeline and scores."""
 
@@ -108,7 +63,7 @@ class PatchCore(Detector[PatchCoreConfig]):
     def __init__(self, config: PatchCoreConfig) -> None:
         self.config = config
         self.input_size = config.image_size
-        self._module: PatchCoreModule | None = None
+        self._module: PatchDistances | None = None
         self._faiss: FaissSearch | None = None
 
     @classmethod
@@ -127,12 +82,12 @@ class PatchCore(Detector[PatchCoreConfig]):
             check_faiss(context.device)
         backbone = Backbone(self.config.backbone, STRIDES, self.config.backbone_weights, context.weights_dir)
         features = PatchFeatures(backbone, self.config.dim, self.config.image_size).to(context.device)
-        bank = memory_bank(features, train, self.config, context)
-        self._module = PatchCoreModule(features, bank, self.config).to(context.device).eval()
+        bank = memory_bank(features, train, self.config.coreset_fraction, context)
+        self._module = _module(features, bank, self.config).to(context.device).eval()
         self._faiss = None
         self.implementation = {"search": self.config.search}
 
-    def module(self) -> PatchCoreModule:
+    def module(self) -> PatchDistances:
         """The fitted module; it searches by torch, whatever the option ``search`` says."""
         if self._module is None:
             raise RuntimeError("PatchCore has not been fitted")
@@ -144,7 +99,7 @@ class PatchCore(Detector[PatchCoreConfig]):
         backbone = Backbone(config.backbone, STRIDES, None, Path())
         features = PatchFeatures(backbone, config.dim, config.image_size)
         size = len(state["bank"]) if "bank" in state else 0
-        module = PatchCoreModule(features, torch.empty(size, config.dim), config)
+        module = _module(features, torch.empty(size, config.dim), config)
         load_fitted(module, state, cls.title)
         detector = cls(config)
         detector._module = module.eval()
@@ -162,48 +117,5 @@ class PatchCore(Detector[PatchCoreConfig]):
             return Prediction(*module.score(self._faiss(patches, self.config.neighbours)))
 
 
-@torch.no_grad()
-def memory_bank(features: PatchFeatures, train: ImageSet, config: PatchCoreConfig, context: FitContext) -> Tensor:
-    """Choose a coreset of the patch features of training images.
-
-    Args:
-        features: Of patches, frozen, on the context's device.
-        train: Normal images.
-        config: Options.
-        context: Whose seed draws the projection and the starts of the coreset.
-
-    Returns:
-        float32 (M, dim), on the CPU.
-    """
-    generator = torch.Generator().manual_seed(context.seed)
-    patches, points = _project(features, train, config.dim, generator, context)
-    starts = torch.randperm(len(points), generator=generator)[:CORESET_STARTS]
-    count = max(1, int(len(points) * config.coreset_fraction))
-    picks = greedy_coreset(points, count, starts, lambda picked: context.progress(Progress("coreset", picked, count)))
-    return patches[picks]
-
-
-def _project(
-    features: PatchFeatures, train: ImageSet, dim: int, generator: torch.Generator, context: FitContext
-) -> tuple[Tensor, Tensor]:
-    """Features (N, dim) of all training patches and their random projections (N, CORESET_DIM), on the CPU."""
-    # As the official code's random linear layer is initialised.
-    limit = dim**-0.5
-    projection = torch.empty(dim, CORESET_DIM).uniform_(-limit, limit, generator=generator).to(context.device)
-    per_image = features.grid[0] * features.grid[1]
-    patches = torch.empty(len(train) * per_image, dim)
-    points = torch.empty(len(patches), CORESET_DIM)
-    done = 0
-    for images in train.batches(BATCH_SIZE):
-        rows = _rows(features(images.to(context.device)))
-        part = slice(done * per_image, done * per_image + len(rows))
-        patches[part] = rows
-        points[part] = rows @ projection
-        done += len(images)
-        context.progress(Progress("features", done, len(train)))
-    return patches, points
-
-
-def _rows(features: Tensor) -> Tensor:
-    """Features (B, dim, h, w) as one row per patch, (B * h * w, dim)."""
-    return features.permute(0, 2, 3, 1).flatten(0, 2)
+def _module(features: PatchFeatures, bank: Tensor, config: PatchCoreConfig) -> PatchDistances:
+    return PatchDistances(features, bank, config.image_size, config.neighbours, config.sigma)

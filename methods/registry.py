@@ -18,6 +18,10 @@ BUILT_IN = {
     "efficientad_m": "methods.efficientad.detector:EfficientAdM",
     "patchcore": "methods.patchcore:PatchCore",
     "fastflow": "methods.fastflow:FastFlow",
+    "spade": "methods.spade:Spade",
+    "simplenet": "methods.simplenet:SimpleNet",
+    "patchcore_ens": "methods.patchcore_ensemble:PatchCoreEnsemble",
+    "ast": "methods.asymmetric_student:AsymmetricStudentTeacher",
 }
 
 

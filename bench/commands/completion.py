@@ -22,7 +22,7 @@ def complete_methods(incomplete: str) -> list[str]:
 def complete_datasets(ctx: typer.Context, incomplete: str) -> list[str]:
     """Complete the last of some collections, and after a collection's name and a slash its scenarios."""
     from bench.datasets.demo import DEMO, DEMO_SCENARIOS
-    from bench.datasets.selection import take_inventory
+    from bench.datasets.inventory import take_inventory
 
     root = Path(ctx.params.get("data_root") or default_data_root())
     scenarios = {DEMO.name: list(DEMO_SCENARIOS)}

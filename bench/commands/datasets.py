@@ -24,7 +24,7 @@ def datasets(options: DatasetsOptions) -> int:
     from rich.text import Text
 
     from bench.datasets.demo import DEMO, DEMO_SCENARIOS
-    from bench.datasets.selection import take_inventory
+    from bench.datasets.inventory import take_inventory
 
     terminal, root = console(), options.data_root
     inventory = take_inventory(root)
@@ -39,7 +39,7 @@ def datasets(options: DatasetsOptions) -> int:
     table.add_row(DEMO.name, DEMO.title, "MVTec AD", "embedded", ", ".join(DEMO_SCENARIOS))
     terminal.print(table)
     for over in inventory.passed_over:
-        terminal.print(f"Not read: {escape(str(over.folder))} {escape(over.why)}", highlight=False, soft_wrap=True)
+        terminal.print(f"Not read: {escape(str(over.path))} {escape(over.why)}", highlight=False, soft_wrap=True)
     if not inventory.collections:
         terminal.print(
             "Nothing found: point --data-root or BENCH_DATA at a folder with <collection>/<scenario>/train/good, or "

@@ -216,7 +216,7 @@ def _writable(what: str, folder: Path, remedy: str) -> Finding:
 
 
 def _data(data_root: Path) -> Iterator[Finding]:
-    from bench.datasets.selection import take_inventory
+    from bench.datasets.inventory import take_inventory
 
     remedy = "Point --data-root or BENCH_DATA at the folder of your collections; --datasets demo needs none."
     if not data_root.is_dir():
@@ -228,7 +228,7 @@ def _data(data_root: Path) -> Iterator[Finding]:
     for each in found:
         yield Finding("ok", each.collection.name, each.coverage)
     for over in inventory.passed_over:
-        yield Finding("note", over.folder.name, over.why)
+        yield Finding("note", over.path.relative_to(data_root).as_posix(), over.why)
     folder = next((name for name in ("imagenet", "photographs") if (data_root / name).is_dir()), None)
     if folder:
         yield Finding("ok", "penalty images", str(data_root / folder))

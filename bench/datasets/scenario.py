@@ -227,10 +227,10 @@ def _sha256(lines: Iterable[str]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def expected_mask(image: TestImage) -> str:
+def expected_mask(image: TestImage, truth: str = "ground_truth") -> str:
     """Where the ground truth of an anomalous image belongs, relative to the scenario's folder."""
     suffix = "/000.png" if image.saturated else "_mask.png"
-    return f"ground_truth/{image.defect}/{image.path.stem}{suffix}"
+    return f"{truth}/{image.defect}/{image.path.stem}{suffix}"
 
 
 def _images(count: int) -> str:

@@ -34,6 +34,11 @@ def nearest_distances(queries: Tensor, bank: Tensor, bank_squares: Tensor, neigh
     return torch.cat(distances)
 
 
+def rows(features: Tensor) -> Tensor:
+    """Features (B, D, h, w) as one row per position, (B * h * w, D)."""
+    return features.permute(0, 2, 3, 1).flatten(0, 2)
+
+
 def check_faiss(device: torch.device) -> None:
     """Refuse to search by faiss where that is impossible.
 

@@ -79,5 +79,19 @@ BUILT_IN_SETUPS: Mapping[str, Setup] = {
     "fastflow": Setup(
         {"backbone": "efficientnet_lite0", "image_size": (96, 64), "training_steps": 12, "batch_size": 4}
     ),
+    "spade": Setup({"backbone": "efficientnet_lite0", "image_size": (96, 64)}),
+    "simplenet": Setup(
+        {"backbone": "efficientnet_lite0", "image_size": (96, 64), "dim": 64, "hidden_dim": 64, "epochs": 20}
+    ),
+    "patchcore_ens": Setup(
+        {
+            "backbones": ("efficientnet_lite0", "efficientnet_lite0"),
+            "backbone_weights": ("auto", "embedded"),
+            "strides": ("8+16", "4+8"),
+            "image_size": (96, 64),
+            "coreset_fraction": 0.1,
+        }
+    ),
+    "ast": Setup({"backbone": "efficientnet_lite0", "image_size": (96, 64), "epochs": 10, "student_channels": 64}),
 }
 """One line per built-in method, by its name in the registry."""

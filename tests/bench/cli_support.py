@@ -1,7 +1,9 @@
 """What the tests of the runner share: a small collection on disk, and the real command line."""
 
+import json
 import subprocess
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,48 @@ METADATA = "Metadata-Version: 2.1\nName: tiny-detectors\nVersion: 1.0\n"
 ENTRY_POINTS = "[bench.methods]\ntiny = tiny_detectors:Tiny\n"
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+class CommandServer:
+    """The command line, each time in a process of its own; see :mod:`command_server`.
+
+    Args:
+        environment: Variables of each command's environment.
+        folder: For what commands print.
+
+    Attributes:
+        process: What the commands are forks of: they inherit its limits.
+    """
+
+    def __init__(self, environment: Mapping[str, str], folder: Path) -> None:
+        self._environment = environment
+        self._output, self._errors = folder / "output", folder / "errors"
+        self.process = subprocess.Popen(
+            [sys.executable, Path(__file__).with_name("command_server.py")],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def __call__(self, *arguments: object, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run ``bench`` in a folder, with further variables in its environment."""
+        request = {
+            "arguments": [str(argument) for argument in arguments],
+            "folder": str(folder),
+            "variables": {**self._environment, **variables},
+            "output": str(self._output),
+            "errors": str(self._errors),
+        }
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        print(json.dumps(request), file=self.process.stdin, flush=True)
+        code = int(self.process.stdout.readline())
+        return subprocess.CompletedProcess(arguments, code, self._output.read_text(), self._errors.read_text())
+
+    def close(self) -> None:
+        """End the process."""
+        self.process.communicate()
 
 
 def write_scenario(folder: Path, size: tuple[int, int] = (40, 48), train: int = 6, seed: int = 0) -> None:

@@ -3,11 +3,33 @@
 import os
 import shutil
 import subprocess
-import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cli_support import ENTRY_POINTS, METADATA, REPOSITORY, Command, write_scenario
+from cli_support import ENTRY_POINTS, METADATA, REPOSITORY, Command, CommandServer, write_scenario
+
+NOBODY = 65534
+"""The user to whom nothing belongs."""
+
+
+@pytest.fixture
+def users_folder() -> Iterator[Path]:
+    """An empty folder of somebody whom permissions bind, and who is us for the time of the test: root may do all."""
+    if not hasattr(os, "geteuid"):
+        pytest.skip("permissions are not those of POSIX")
+    with tempfile.TemporaryDirectory() as name:
+        if os.geteuid() != 0:
+            yield Path(name)
+            subprocess.run(["chmod", "-R", "u+rwX", name], check=True)
+            return
+        os.chown(name, NOBODY, NOBODY)
+        os.seteuid(NOBODY)
+        try:
+            yield Path(name)
+        finally:
+            os.seteuid(0)
 
 
 @pytest.fixture(scope="session")
@@ -38,19 +60,19 @@ def environment(plugin: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path, "COLUMNS": "120", "PYTHONWARNINGS": "default"}
 
 
+@pytest.fixture(scope="session")
+def command_line(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[CommandServer]:
+    """The real command line, each time in a process of its own."""
+    server = CommandServer(environment, tmp_path_factory.mktemp("printed"))
+    yield server
+    server.close()
+
+
 @pytest.fixture
-def bench(environment: dict[str, str], tmp_path: Path) -> Command:
-    """Run the real command line in a subprocess, in an empty folder."""
+def bench(command_line: CommandServer, tmp_path: Path) -> Command:
+    """The real command line in an empty folder."""
 
     def run(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "bench", *map(str, arguments)],
-            env={**environment, **variables},
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=200,
-            check=False,
-        )
+        return command_line(*arguments, folder=tmp_path, **variables)
 
     return run

@@ -97,6 +97,7 @@ def test_what_makes_no_sense_is_refused_with_a_hint(
     assert "Traceback" not in output
 
 
+@pytest.mark.slow
 def test_weights_out_of_reach_say_who_needs_them_and_what_needs_none(
     invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,6 +131,15 @@ def test_flags_win_over_the_configuration_file(invoke: Invoke, tmp_path: Path) -
     code, output = invoke("run", "--config", config)
     assert code == 2
     assert "did you mean 'methods'?" in output
+
+
+def test_epochs_are_as_many_steps_as_the_images_make_them(invoke: Invoke) -> None:
+    simplenet = ("--methods", "simplenet", "--preset", "embedded", "--set", "simplenet.batch_size=4")
+    (cell,) = planned(invoke, *simplenet)
+    assert cell["training_steps"] == 160 * 2  # of the six images
+    (cell,) = planned(invoke, *simplenet, "--hold-out", "--train-scale", "0.05", "--set", "simplenet.batch_size=5")
+    assert cell["training_steps"] == 8
+    assert "8 of 160 epochs" in cell["deviations"]
 
 
 def test_a_dry_run_writes_nothing(invoke: Invoke, tmp_path: Path) -> None:

@@ -209,6 +209,7 @@ def test_the_mean_over_scenarios_has_an_interval_and_with_six_of_them_a_test(tmp
     assert of_five.interval.low > 0
 
 
+@pytest.mark.slow
 def test_every_scenario_is_resampled_by_itself(tmp_path):
     rng = np.random.default_rng(0)
     rows = {method: (scores_of(rng), shares_of(rng)) for method in TITLES}

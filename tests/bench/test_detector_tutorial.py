@@ -51,6 +51,7 @@ def invoke(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
     return call
 
 
+@pytest.mark.slow
 def test_the_detector_is_small_and_keeps_the_contract(folder: Path, invoke: Invoke) -> None:
     assert len([line for line in DETECTOR.splitlines() if line]) <= 60
     code, output = invoke(CHECK)
@@ -58,6 +59,7 @@ def test_the_detector_is_small_and_keeps_the_contract(folder: Path, invoke: Invo
     assert " 0 broken" in output
 
 
+@pytest.mark.slow
 def test_a_fault_is_explained_as_the_page_says(folder: Path, invoke: Invoke) -> None:
     (change,) = re.findall(r"`(maps = maps / maps\.amax\(\))`", (REPOSITORY / "docs/add_a_detector.md").read_text())
     faulty = DETECTOR.replace("        return maps,", f"        {change}\n        return maps,")

@@ -3,8 +3,6 @@
 import csv
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-from cli_support import Command
+from cli_support import Command, CommandServer
 from rich.console import Console
 
 from bench.datasets.pixels import image_size
@@ -31,28 +29,13 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def run(data_root: Path, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(data_root: Path, command_line: CommandServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of ``tiny`` on two plain scenarios and on one in LOCO form that has kept its maps and models."""
     out = tmp_path_factory.mktemp("kept") / "out"
-    command = [
-        "run",
-        "--methods",
-        "tiny",
-        "--datasets",
-        "parts,demo/coins",
-        "--out",
-        out,
-        "--keep-maps",
-        "--keep-models",
-        "--hold-out",
-    ]
-    done = subprocess.run(
-        [sys.executable, "-m", "bench", *map(str, command), "--data-root", str(data_root)],
-        env=environment,
-        cwd=out.parent,
-        capture_output=True,
-        text=True,
-        check=False,
+    done = command_line(
+        *("run", "--methods", "tiny", "--datasets", "parts,demo/coins", "--data-root", data_root, "--out", out),
+        *("--keep-maps", "--keep-models", "--hold-out"),
+        folder=out.parent,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return out

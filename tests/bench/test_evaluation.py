@@ -52,6 +52,7 @@ def anomaly_maps(scenario: Scenario) -> AnomalyMaps:
     return AnomalyMaps(maps, np.array([pixels.max() for pixels in maps], np.float64))
 
 
+@pytest.mark.slow
 def test_structural_and_logical_anomalies_are_scored_apart_and_averaged(tmp_path: Path) -> None:
     scenario = loco(tmp_path / "loco/box", ("structural_anomalies", "logical_anomalies"))
     sizes = [SIZE] * len(scenario.test)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cli_support import Command, write_scenario
+from cli_support import Command, CommandServer, write_scenario
 from PIL import Image
 
 from results.record import Record
@@ -96,15 +96,16 @@ def test_bad_data_fail_their_own_cells(bench: Command, tmp_path: Path) -> None:
 
 
 def test_a_full_disk_ends_the_run_and_says_so(
-    bench: Command, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bench: Command, command_line: CommandServer, data_root: Path, tmp_path: Path
 ) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, hard))  # inherited: no file can grow beyond 4 kB
+    server = command_line.process.pid
+    soft, hard = resource.prlimit(server, resource.RLIMIT_FSIZE)
+    resource.prlimit(server, resource.RLIMIT_FSIZE, (4000, hard))  # inherited: no file can grow beyond 4 kB
     try:
         command = ("run", "--methods", "tiny", "--datasets", "parts/nut", "--data-root", data_root, "--out", "out")
         full = bench(*command)
     finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        resource.prlimit(server, resource.RLIMIT_FSIZE, (soft, hard))
     assert full.returncode == 2, full.stdout + full.stderr
     assert "cannot write out/cells/" in full.stderr
     assert "Traceback" not in full.stderr

@@ -56,7 +56,7 @@ def keys_of_methods(root: Path) -> Keys:
     scenario, keys_of_all = planned(root).scenario, {}
     for name in ("tiny", *BUILT_IN):
         method = load_method(name)
-        entrant = Entrant(name, method.title, method.source, method.Config(), None, (), (), None, None)
+        entrant = Entrant(name, method.title, method.source, method.Config(), None, (), (), None)
         fit = keys.fit_key(entrant, scenario, seed=0, train_scale=1.0, precision="fp32", tf32=False, device="cpu")
         keys_of_all[name] = (fit, keys.score_key(fit, scenario))
     return keys_of_all
@@ -170,6 +170,7 @@ def test_code_that_scores_changes_all_scores_and_no_fit(
     assert all(after[method][0] == fit and after[method][1] != score for method, (fit, score) in before.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "change"),
     [

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from cli_support import Command
+from cli_support import Command, CommandServer
 
 from bench.cell import kept_maps
 from bench.datasets.cache import Cache
@@ -31,17 +31,10 @@ Start = Callable[..., subprocess.Popen[str]]
 
 @pytest.fixture(scope="module")
 def finished(
-    data_root: Path, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+    data_root: Path, command_line: CommandServer, tmp_path_factory: pytest.TempPathFactory
 ) -> subprocess.CompletedProcess[str]:
     """An uninterrupted run of four cells in the folder ``out``."""
-    return subprocess.run(
-        [sys.executable, "-m", "bench", *arguments(data_root)],
-        env=environment,
-        cwd=tmp_path_factory.mktemp("finished"),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return command_line(*arguments(data_root), folder=tmp_path_factory.mktemp("finished"))
 
 
 @pytest.fixture(scope="module")
@@ -114,21 +107,14 @@ def test_a_run_records_every_cell_and_reports(finished: subprocess.CompletedProc
 
 
 def test_the_same_command_again_does_nothing(
-    finished: subprocess.CompletedProcess[str], out: Path, data_root: Path, environment: dict[str, str]
+    finished: subprocess.CompletedProcess[str], out: Path, data_root: Path, command_line: CommandServer
 ) -> None:
     def written() -> dict[Path, int]:
         """When each file was; not the lock, which some versions of filelock write when they take it."""
         return {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file() and path.name != ".lock"}
 
     before = written()
-    again = subprocess.run(
-        [sys.executable, "-m", "bench", *arguments(data_root)],
-        env=environment,
-        cwd=out.parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    again = command_line(*arguments(data_root), folder=out.parent)
     assert again.returncode == 0, again.stderr
     assert "nothing to do: all 4 cells have run before" in again.stdout
     assert finished.stdout.splitlines()[-8:] == again.stdout.splitlines()[-8:]
@@ -186,15 +172,13 @@ def test_ctrl_c_while_a_worker_starts(start: Start, data_root: Path, tmp_path: P
     assert not list(tmp_path.glob("out/cells/*"))
 
 
-def test_cells_without_maps_run_again_to_keep_them(
-    out: Path, data_root: Path, environment: dict[str, str], tmp_path: Path
-) -> None:
+def test_cells_without_maps_run_again_to_keep_them(out: Path, data_root: Path, bench: Command, tmp_path: Path) -> None:
     shutil.copytree(out, tmp_path / "out")
     next(tmp_path.glob("out/cells/*/maps.npz")).unlink()
-    command = [sys.executable, "-m", "bench", *arguments(data_root, "--dry-run", "--json")]
+    command = [*arguments(data_root, "--dry-run", "--json")]
 
     def reasons() -> list[str | None]:
-        done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)
+        done = bench(*command)
         return [cell["due"] for cell in json.loads(done.stdout)["cells"]]
 
     assert sorted(reasons(), key=str) == [None, None, None, "to run again for its maps"]
@@ -257,13 +241,12 @@ def test_cells_without_models_run_again_to_keep_them(
     assert {cell["due"] for cell in json.loads(done.stdout)["cells"]} == {"to run again for its model"}
 
 
-def test_the_means_go_into_a_markdown_file(out: Path, environment: dict[str, str], tmp_path: Path) -> None:
+def test_the_means_go_into_a_markdown_file(out: Path, bench: Command, tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(f"# Mine\n\n{BEGIN}\n{END}\n")
 
     def report(*options: str) -> int:
-        command = [sys.executable, "-m", "bench", "report", str(out), "--into", str(page), *options]
-        return subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, check=False).returncode
+        return bench("report", out, "--into", page, *options).returncode
 
     assert report("--check") == 3
     assert report() == 0

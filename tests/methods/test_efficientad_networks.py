@@ -24,6 +24,7 @@ def test_parameters_are_those_of_the_paper(size, millions):
     assert round(sum(p.numel() for p in network.parameters()) / 1e6, 3) == millions
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "giga"), [("S", 76), ("M", 235)])
 def test_floating_point_operations_are_those_of_the_paper(size, giga):
     """Of the convolutions; the paper's numbers are rounded."""

@@ -181,6 +181,7 @@ OPERATORS_OF_A_STEP = 178
 OPERATORS_OF_AN_INFERENCE = 76
 
 
+@pytest.mark.slow
 def test_operators_are_no_more_than_they_were():
     """Of loss and backward pass of the reference step and of one inference: on a GPU, each is at least a kernel."""
     network = thin_network()

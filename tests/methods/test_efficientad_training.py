@@ -88,6 +88,7 @@ def test_the_learning_rate_falls_after_95_percent():
     assert 0.05 < moved[19] / moved[18] < 0.2
 
 
+@pytest.mark.slow
 def test_dropout_is_active_in_training_and_off_afterwards():
     network = thin_network()
     shares = []
@@ -108,6 +109,7 @@ def test_dropout_is_active_in_training_and_off_afterwards():
     assert torch.equal(maps, network(noise(1))[0])
 
 
+@pytest.mark.slow
 def test_after_training_there_are_no_gradients():
     network = thin_network(autoencoder=False)
     losses = train_network(network, ImageSet(noise(2)), FitContext(0, photographs=Photographs()), 2, OPTIONS)

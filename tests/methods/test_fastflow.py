@@ -75,6 +75,7 @@ def test_training_lowers_the_loss_and_is_recorded():
     assert fitted(scale=0.5).training_steps == 2
 
 
+@pytest.mark.slow
 def test_maps_are_the_mean_of_the_levels_likelihoods_upsampled():
     detector = fitted()
     asked = images(2, seed=1)

@@ -42,6 +42,7 @@ def test_defaults_are_the_papers():
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sigma", [4.0, 0.7])
 def test_maps_are_patch_scores_upsampled_by_torch_and_smoothed_by_scipy(sigma):
     module = fitted(sigma=sigma, coreset_fraction=0.1).module()
@@ -53,6 +54,7 @@ def test_maps_are_patch_scores_upsampled_by_torch_and_smoothed_by_scipy(sigma):
     assert torch.equal(scores, distances.view(2, -1).amax(1))
 
 
+@pytest.mark.slow
 def test_image_score_is_the_largest_patch_score():
     detector = fitted(coreset_fraction=0.5)
     asked = images(2, seed=1)
@@ -154,6 +156,7 @@ def test_a_state_of_other_options_is_refused(change):
         PatchCore.restore(PatchCoreConfig(backbone="efficientnet_lite0", image_size=SIZE), {})
 
 
+@pytest.mark.slow
 def test_half_precision_leaves_distances_alone():
     detector = fitted(coreset_fraction=0.1)
     expected = detector.predict(images(2, seed=1))
@@ -165,6 +168,7 @@ def test_half_precision_leaves_distances_alone():
     torch.testing.assert_close(prediction.scores, expected.scores, rtol=0.02, atol=0)
 
 
+@pytest.mark.slow
 def test_prediction_waits_for_nothing():
     """On a GPU each of these operators would make the host wait for it."""
     module = fitted().module()

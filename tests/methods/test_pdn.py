@@ -49,6 +49,7 @@ def test_training_features_and_their_gradients_are_those_of_the_layers(size, pad
     )
 
 
+@pytest.mark.slow
 @BOTH
 @pytest.mark.parametrize("padding", [False, True])
 def test_training_outputs_are_the_networks(size, padding):

@@ -62,6 +62,7 @@ def publish(server, monkeypatch, tmp_path):
     return publish
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "member"), [("S", "pretrained_teacher_small"), ("M", "pretrained_teacher_medium")])
 def test_public_teachers_are_downloaded_once_and_converted(size, member, server, publish, tmp_path):
     published = network(size)

@@ -60,6 +60,7 @@ def test_an_unknown_reading_is_refused():
         metrics.evaluate_pixels(np.zeros((1, 2, 2)), [np.eye(2)], excluded="drop")
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(seeds, kinds, st.integers(3, 60))
 def test_thinning_keeps_every_area(seed, kind, points):

@@ -95,6 +95,7 @@ def test_linear_thresholds_image_by_image(case):
     assert value(case, "200 thresholds, image by image") == pytest.approx(np.mean(alone), abs=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [1, 0.95, 0.9])
 def test_score_bins(case, share):
     """With many pixels at the highest score the curve begins there, not at the origin."""

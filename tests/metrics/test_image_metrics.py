@@ -13,6 +13,7 @@ images = st.lists(
 ).filter(lambda rows: len({label for _, label in rows}) == 2)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(images)
 def test_equals_the_definition(rows):

@@ -10,6 +10,7 @@ import metrics
 from metrics import Defect, saturated
 
 
+@pytest.mark.slow
 @settings(max_examples=120, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.sampled_from(sorted(SCORES)), st.integers(1, 4), st.floats(0.01, 1))
 def test_equals_the_definition(seed, kind, images, limit):
@@ -22,6 +23,7 @@ def test_equals_the_definition(seed, kind, images, limit):
         assert result.au_spro[limit] == pytest.approx(saturated_value(maps, defects, limit), abs=1e-9)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.sampled_from(sorted(SCORES)), st.floats(0.01, 0.6), st.floats(0.1, 1))
 def test_any_guess_of_the_lowest_score_gives_the_same(seed, kind, limit, margin):

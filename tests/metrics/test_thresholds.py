@@ -41,6 +41,7 @@ def test_the_threshold_that_so_many_pixels_exceed_is_exact(maps, allowed):
     assert lower.size == 0 or np.sum(maps > lower.max()) > allowed
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(
     arrays.arrays(

@@ -120,6 +120,7 @@ def test_odd_names_can_be_drawn(tmp_path):
     assert encode(draw_dots(plot), "png").startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_what_must_be_said_is_in_the_picture(tmp_path):
     record = make_record(collection=DEMO, train_scale=0.01)
     pictures = make_document(read_runs([write_run(tmp_path, [record])])).sections[0].figures

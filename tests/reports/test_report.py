@@ -59,6 +59,7 @@ def test_figures_go_with_the_format(tmp_path):
     assert all(name.endswith((".tex", ".pdf")) for name in make_report([run], {"tex"}))
 
 
+@pytest.mark.slow
 def test_a_report_does_not_depend_on_where_and_when_it_is_made(tmp_path):
     records = [make_record(method, seed=seed) for method in ("dsr", "ast") for seed in (0, 1)]
     runs = [
@@ -102,6 +103,7 @@ def test_names_that_are_alike_as_files_stay_apart(tmp_path):
     assert len({name.casefold() for name in names}) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
 def test_latex_compiles_as_it_is(tmp_path):
     records = [make_record(collection=LOCO, deviations=[ODD]), make_record(scenario=ODD, title=ODD, source=ODD)]

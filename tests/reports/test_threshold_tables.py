@@ -153,6 +153,7 @@ def test_the_accuracy_table_shows_changed_light_and_what_the_owners_evaluate():
     assert not any("F1@" in column.title for column in elsewhere.columns)
 
 
+@pytest.mark.slow
 def test_every_format_has_them_with_names_as_they_are(tmp_path):
     records = [with_thresholds(), lit(**{"regular": 0.9, "50%_&|<b>": 0.5})]
     files = make_report([write_run(tmp_path / "run", records, examples=False)], ("md", "tex", "csv"))

@@ -81,6 +81,7 @@ def write_many(root: Path, record: Record, first: int) -> None:
         RunStore(root).write(with_key(record, number))
 
 
+@pytest.mark.slow
 def test_several_processes_write_at_once(tmp_path, record):
     # The ranges overlap: two processes also write the same cells.
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:

@@ -57,7 +57,7 @@ def list_collections(options: ListOptions) -> int:
 def _on_disk(options: ListOptions) -> "dict[str, list[Scenario]]":
     """The scenarios under the data root by the name of their collection; none where there is no data root."""
     from bench.datasets.cache import Cache, default_cache_directory
-    from bench.datasets.selection import take_inventory
+    from bench.datasets.inventory import take_inventory
 
     cache = Cache(default_cache_directory())
     ours: dict[str, list[Scenario]] = defaultdict(list)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bench.datasets.catalogue.known import Archive, KnownCollection, PublishedImages, ValidationRule
 from bench.datasets.catalogue.reading import read_catalogue
-from bench.datasets.scenario import TestImage
+from bench.datasets.scenario import TestImage, composed
 from results.record import Collection
 
 _OTHER = "_other"
@@ -66,7 +66,8 @@ def known_by_scenario(scenario: str) -> KnownCollection | None:
 def collection_of(folder: Path) -> Collection:
     """Which collection a folder holds, by its name; an unknown one is titled by its folder."""
     known = known_by_folder(folder)
-    return known.collection if known else Collection(name=folder.name, title=folder.name)
+    name = composed(folder.name)
+    return known.collection if known else Collection(name=name, title=name)
 
 
 def counted_as(collection: Collection, scenario: str) -> Collection:

@@ -1,6 +1,5 @@
 """From the files that a layout has found to a scenario."""
 
-import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain
@@ -8,9 +7,8 @@ from pathlib import Path
 
 from bench.datasets.accounting import account_for
 from bench.datasets.cache import Cache
-from bench.datasets.catalogue import completeness, counted_as, known_by_folder, known_by_layout
-from bench.datasets.scenario import Scenario, TestImage
-from results.record import Collection
+from bench.datasets.catalogue import collection_of, completeness, counted_as, known_by_folder, known_by_layout
+from bench.datasets.scenario import Scenario, TestImage, composed
 
 GOOD = "good"
 """What tables and map folders call a normal test image's defect."""
@@ -54,14 +52,14 @@ def assemble(found: Found, collection: Path, name: str, layout: str, cache: Cach
         cache: Where file digests are remembered.
     """
     known = known_by_folder(collection) or known_by_layout(layout.rpartition(".")[2])
-    identity = known.collection if known else Collection(name=collection.name, title=collection.name)
+    identity = known.collection if known else collection_of(collection)
     images = (*found.test, *found.unlabelled)
     used = list(chain(found.train, found.validation, *((image.path, *image.masks) for image in images)))
     used += [found.saturation] if found.saturation else []
     account = account_for(found.folder, [*used, *found.set_aside])
     return Scenario(
         collection=counted_as(identity, name),
-        name=name,
+        name=composed(name),
         train=found.train,
         validation=found.validation,
         test=found.test,
@@ -91,9 +89,9 @@ def as_test_image(
     """
     kind = GOOD if defect is None else defect
     return TestImage(
-        name=unicodedata.normalize("NFC", f"test/{kind}/{path.stem if stem is None else stem}"),
+        name=composed(f"test/{kind}/{path.stem if stem is None else stem}"),
         path=path,
-        defect=unicodedata.normalize("NFC", kind),
+        defect=composed(kind),
         anomalous=defect is not None,
         masks=(mask,) if mask is not None and defect is not None else (),
         condition=condition,

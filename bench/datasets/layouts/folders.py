@@ -12,14 +12,16 @@
 
 import re
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.datasets.accounting import entries, images_in, is_image
+from bench.datasets.accounting import entries, first_image, images_in, is_file, is_folder, is_image, unreachable
 from bench.datasets.cache import Cache
 from bench.datasets.catalogue import known_by_folder
 from bench.datasets.layouts.assembling import GOOD, Found, assemble
-from bench.datasets.scenario import Scenario, TestImage, composed
+from bench.datasets.scenario import Scenario, TestImage, composed, expected_mask
+from bench.errors import DataError
 
 DEFECTS_CONFIG = "defects_config.json"
 """LOCO form: which pixel value of a mask means which defect, and the defect's saturation threshold."""
@@ -69,10 +71,10 @@ class FolderLayout:
         """Name the scenarios in a collection's folder.
 
         A collection has a scenario with test images. Its other folders count as scenarios, if broken ones, when they
-        have ``train`` or ``test``, bear the name of a published scenario, or are empty: leaving them out silently
-        would turn a failed download into a smaller average.
+        have ``train`` or ``test``, bear the name of a published scenario, are empty or may not be looked into: leaving
+        them out silently would turn a failed download into a smaller average.
         """
-        folders = [folder for folder in entries(collection / self.within) if folder.is_dir()]
+        folders = [folder for folder in entries(collection / self.within) if is_folder(folder)]
         if not any(self._is_scenario(folder) for folder in folders):
             return []
         known = known_by_folder(collection)
@@ -80,16 +82,16 @@ class FolderLayout:
         return [
             folder.name
             for folder in folders
-            if (folder / self.train).is_dir()
-            or (folder / self.test).is_dir()
+            if is_folder(folder / self.train)
+            or is_folder(folder / self.test)
             or folder.name in published
-            or not entries(folder)
+            or _shows_nothing(folder)
         ]
 
     def read(self, collection: Path, scenario: str, cache: Cache) -> Scenario:
         """List the images of one scenario; see :class:`bench.datasets.layouts.layout.Layout`."""
         folder = collection / self.within / scenario
-        saturation = folder / DEFECTS_CONFIG if (folder / DEFECTS_CONFIG).is_file() else None
+        saturation = folder / DEFECTS_CONFIG if is_file(folder / DEFECTS_CONFIG) else None
         reading = _Reading(self, folder, saturation)
         test = tuple(image for place in reading.test_folders() for image in reading.test_images(place))
         found = Found(
@@ -101,17 +103,25 @@ class FolderLayout:
             unlabelled=tuple(image for place in self.unlabelled for image in reading.unlabelled_images(folder / place)),
             set_aside=tuple(reading.spoken_of),
             notes=tuple(reading.notes),
-            problems=tuple(reading.problems),
+            problems=(*reading.problems, *reading.foreign_masks(test)),
         )
         return assemble(found, collection, scenario, self.module, cache)
 
     def _is_scenario(self, folder: Path) -> bool:
         """Whether a folder is one beyond doubt; one with test images alone can be evaluated."""
         test = folder / self.test
-        if not test.is_dir():
+        if not is_folder(test):
             return False
-        normal = (folder / self.train / self.normal).is_dir() or (test / self.normal).is_dir()
-        return normal or (self.by_truth_alone and (folder / self.truth).is_dir())
+        normal = is_folder(folder / self.train / self.normal) or is_folder(test / self.normal)
+        return normal or (self.by_truth_alone and is_folder(folder / self.truth))
+
+
+def _shows_nothing(folder: Path) -> bool:
+    """Whether a folder is empty, holds nothing but links to nothing, or may not be looked into."""
+    try:
+        return all(map(unreachable, entries(folder)))
+    except DataError:
+        return True
 
 
 @dataclass
@@ -128,7 +138,7 @@ class _Reading:
     def test_folders(self) -> list[Path]:
         """The folders of test images, by name: normal ones and each kind of defect."""
         truth = self.folder / self.layout.truth
-        return [place for place in entries(self.folder / self.layout.test) if place.is_dir() and place != truth]
+        return [place for place in entries(self.folder / self.layout.test) if is_folder(place) and place != truth]
 
     def test_images(self, place: Path) -> list[TestImage]:
         """The test images in a folder, with their ground truth."""
@@ -165,8 +175,8 @@ class _Reading:
     def _masks(self, truth: Path) -> Masks:
         candidates: dict[str, list[Path]] = defaultdict(list)
         for entry in entries(truth):
-            if entry.is_dir() or is_image(entry):
-                stem = entry.name if entry.is_dir() else entry.stem.removesuffix(self.layout.mask_suffix)
+            if is_folder(entry) or is_image(entry):
+                stem = entry.name if is_folder(entry) else entry.stem.removesuffix(self.layout.mask_suffix)
                 candidates[composed(stem)].append(entry)
         masks: Masks = {}
         for stem, found in candidates.items():
@@ -174,10 +184,26 @@ class _Reading:
                 names = " and ".join(entry.relative_to(self.folder).as_posix() for entry in found)
                 self.problems.append(f"{names} could each be the ground truth of {truth.name}/{stem}")
                 self.spoken_of += found
-            files = [file for entry in found for file in (images_in(entry) if entry.is_dir() else (entry,))]
+            files = [file for entry in found for file in (images_in(entry) if is_folder(entry) else (entry,))]
             if files:
                 masks[stem] = tuple(files)
         return masks
+
+    def foreign_masks(self, test: Sequence[TestImage]) -> list[str]:
+        """What to mend where there are masks and none is of a test image: nobody meant labels without pixels."""
+        anomalous = [image for image in test if image.anomalous]
+        if not anomalous or any(image.masks for image in anomalous):
+            return []
+        truth = self.folder / self.layout.truth
+        places = [place for place in entries(truth) if place.name != self.layout.normal]
+        masks = (place if is_image(place) else first_image(place) for place in places)
+        example = next((mask for mask in masks if mask is not None), None)
+        if example is None:
+            return []
+        return [
+            f"no mask in {self.layout.truth}, such as {example.relative_to(self.folder).as_posix()}, is of a test "
+            f"image: expected {expected_mask(anomalous[0], self.layout.truth)}"
+        ]
 
     def _note_left(self, masks: Masks, truth: Path, *, anomalous: bool) -> None:
         """Speak of the masks that no anomalous image has taken."""

@@ -22,6 +22,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
+from bench.datasets.accounting import entries, is_file, is_folder
 from bench.datasets.cache import Cache
 from bench.datasets.layouts.assembling import GOOD, Found, as_test_image, assemble, counted
 from bench.datasets.scenario import Scenario, TestImage
@@ -50,7 +51,7 @@ class Listed:
         """The scenarios that tables in a collection's folder list; empty where there are no tables.
 
         Raises:
-            DataError: The table of the collection is broken.
+            DataError: The collection's folder cannot be listed, or its table is broken.
         """
         whole = table_in(collection, "scenarios")
         names = {_scenario(row, collection) for row in read_table(whole, _NEEDED).rows} if whole else set()
@@ -111,14 +112,14 @@ def table_in(folder: Path, name: str) -> Path | None:
     Raises:
         DataError: There are several.
     """
-    found = [path for suffix in _SUFFIXES if (path := folder / f"{name}{suffix}").is_file()]
+    found = [path for suffix in _SUFFIXES if is_file(path := folder / f"{name}{suffix}")]
     if len(found) > 1:
         raise DataError(f"both {found[0]} and {found[1]} list images: keep one")
     return found[0] if found else None
 
 
 def _folders(collection: Path) -> list[Path]:
-    return [folder for folder in collection.iterdir() if folder.is_dir()] if collection.is_dir() else []
+    return [folder for folder in entries(collection) if is_folder(folder)]
 
 
 def _scenario(row: Row, collection: Path) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cli_support import REPOSITORY
+from cli_support import REPOSITORY, Command
 
 from methods.registry import BUILT_IN
 
@@ -15,25 +15,17 @@ Complete = Callable[..., list[str]]
 
 
 @pytest.fixture
-def complete(environment: dict[str, str], data_root: Path, tmp_path: Path) -> Complete:
+def complete(bench: Command, data_root: Path) -> Complete:
     """Ask as bash does when Tab is pressed after the last word."""
-    code = "import sys; sys.argv = ['bench']; from bench.cli import main; main()"
 
     def ask(*words: str) -> list[str]:
-        done = subprocess.run(
-            [sys.executable, "-c", code],
-            env={
-                **environment,
-                "BENCH_DATA": str(data_root),
-                "_BENCH_COMPLETE": "complete_bash",
-                "COMP_WORDS": " ".join(["bench", *words]),
-                "COMP_CWORD": str(len(words)),
-            },
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=True,
+        done = bench(
+            BENCH_DATA=str(data_root),
+            _BENCH_COMPLETE="complete_bash",
+            COMP_WORDS=" ".join(["bench", *words]),
+            COMP_CWORD=str(len(words)),
         )
+        assert done.returncode == 0, done.stderr
         return done.stdout.split()
 
     return ask
@@ -58,6 +50,7 @@ def test_names_are_completed(complete: Complete, words: tuple[str, ...], expecte
     assert complete(*words) == expected
 
 
+@pytest.mark.slow
 def test_all_names_are_offered_before_any_is_begun(complete: Complete) -> None:
     assert {"tiny", *BUILT_IN} <= {*complete("run", "--methods", "")}
     assert complete("run", "--datasets", "") == ["all", "demo", "parts"]

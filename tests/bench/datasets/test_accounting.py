@@ -1,22 +1,24 @@
 """Every file in a scenario's folder is used, known to be of no use, or named."""
 
-import os
 import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from test_scenario_selection import scenario
 
+from bench.datasets.accounting import IMAGE_SUFFIXES
 from bench.datasets.cache import Cache
 from bench.datasets.scenario import Scenario
 from bench.datasets.selection import select_scenarios
 from bench.errors import DataError
 
+PLACES = ("train/good/0", "train/good/1", "test/good/0", "test/bad/0", "ground_truth/bad/0_mask")
+
 
 @pytest.fixture
 def part(tmp_path: Path) -> Path:
-    places = ["train/good/0", "train/good/1", "test/good/0", "test/bad/0", "ground_truth/bad/0_mask"]
-    return scenario(tmp_path / "own/part", *places)
+    return scenario(tmp_path / "own/part", *PLACES)
 
 
 def read(folder: Path) -> Scenario:
@@ -27,7 +29,7 @@ def read(folder: Path) -> Scenario:
 def put(part: Path, place: str) -> None:
     path = part / place
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix in (".txt", ".md", ".pdf", ".db", ".ini", ".json", ".raw", ".DS_Store", ""):
+    if path.suffix in (".txt", ".md", ".pdf", ".db", ".ini", ".json", ".raw", ".DS_Store", ".html", ""):
         path.write_bytes(b"text")
     else:
         shutil.copy(part / "train/good/0.png", path)
@@ -45,6 +47,7 @@ def test_nothing_is_said_where_everything_is_used(part: Path) -> None:
     [
         "train/good/.DS_Store", "train/good/._0.png", "test/bad/Thumbs.db", "test/good/desktop.ini",
         "__MACOSX/train/good/0.png", "license.txt", "LICENSE", "readme.txt", "README.md", "test/readme.pdf",
+        "licence_visa.pdf", "Read Me.html", "icon\r",
     ],
 )  # fmt: skip
 def test_junk_is_passed_over(part: Path, place: str) -> None:
@@ -80,10 +83,28 @@ def test_what_is_left_out_is_counted(part: Path) -> None:
     assert read(part).notes == ("12 images in test/bad/more left out, such as 0.png",)
 
 
-@pytest.mark.parametrize("suffix", ["webp", "bmp", "TIF", "jpeg", "gif"])
+@pytest.mark.parametrize("suffix", ["webp", "bmp", "TIF", "jpeg", "gif", "j2k", "pcx"])
 def test_every_common_format_is_an_image(part: Path, suffix: str) -> None:
     put(part, f"train/good/2.{suffix}")
     assert len(read(part).train) == 3
+
+
+def test_pillow_reads_every_format_of_an_image() -> None:
+    assert set(Image.registered_extensions()) >= IMAGE_SUFFIXES
+
+
+@pytest.mark.parametrize("name", ["license_plate", "licence", "license.plate", "readme_label", "README", "changelog 2"])
+def test_an_image_is_no_licence(part: Path, name: str) -> None:
+    put(part, f"train/good/{name}.png")
+    found = read(part)
+    assert (len(found.train), found.notes) == (3, ())
+
+
+@pytest.mark.parametrize("name", ["license plate", "icon", "copying_fault"])
+def test_a_folder_of_images_is_no_licence(part: Path, name: str) -> None:
+    put(part, f"test/{name}/5.png")
+    put(part, f"ground_truth/{name}/5.png")
+    assert [image.name for image in read(part).test] == sorted(["test/bad/0", "test/good/0", f"test/{name}/5"])
 
 
 @pytest.mark.parametrize("place", ["train/good/1", "test/good/0", "test/bad/0", "ground_truth/bad/0_mask"])
@@ -122,9 +143,44 @@ def test_links_are_followed_but_not_in_circles(part: Path, tmp_path: Path) -> No
         read(part).check_test()
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="the superuser may read anything")
-def test_a_folder_that_may_not_be_listed(part: Path) -> None:
-    put(part, "more/0.png")
-    (part / "more").chmod(0)
-    with pytest.raises(DataError, match="cannot list"):
+def test_a_link_to_itself_is_an_error(part: Path) -> None:
+    (part / "train/good/2.png").symlink_to("2.png")
+    with pytest.raises(DataError, match=r"train/good/2\.png cannot be reached: "):
         read(part).check_test()
+
+
+@pytest.mark.parametrize("place", ["", "train", "test/bad", "ground_truth/bad", "more"])
+@pytest.mark.parametrize("mode", [0, 0o400])
+def test_a_folder_that_may_not_be_looked_into(users_folder: Path, place: str, mode: int) -> None:
+    part = scenario(users_folder / "own/part", *PLACES)
+    scenario(users_folder / "own/other")
+    put(part, "more/0.png")
+    (part / place).chmod(mode)
+    other, locked = select_scenarios("own", users_folder, Cache(part, enabled=False))
+    other.check()
+    with pytest.raises(DataError, match=r"own/part must be mended: .*Permission denied"):
+        locked.check_test()
+
+
+@pytest.mark.parametrize(
+    ("places", "example"),
+    [
+        (["ground_truth/scratches/0_mask"], "scratches/0_mask.png"),
+        (["ground_truth/bad/7"], "bad/7.png"),
+        (["ground_truth/0_mask"], "0_mask.png"),
+        (["ground_truth/scratches/0/000"], "scratches/0/000.png"),
+        (["ground_truth/good/0", "ground_truth/bad/x/000"], "bad/x/000.png"),
+    ],
+)
+def test_masks_of_no_test_image_are_not_labels_without_pixels(tmp_path: Path, places: list[str], example: str) -> None:
+    part = scenario(tmp_path / "own/part", *PLACES[:-1], *places)
+    expected = rf"no mask in ground_truth, such as ground_truth/{example}, .*: expected ground_truth/bad/0_mask\.png"
+    with pytest.raises(DataError, match=expected):
+        read(part).check_test()
+
+
+@pytest.mark.parametrize("places", [[], ["ground_truth/good/0"]])
+def test_without_masks_of_anomalous_images_labels_are_of_images(tmp_path: Path, places: list[str]) -> None:
+    found = read(scenario(tmp_path / "own/part", *PLACES[:-1], *places))
+    found.check_test()
+    assert not found.pixel_labels

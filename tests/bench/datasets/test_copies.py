@@ -31,6 +31,7 @@ def saved(path, pixels, **options):
     return path
 
 
+@pytest.mark.slow
 def test_copies_are_told_from_other_pictures(tmp_path):
     seen = [saved(tmp_path / f"train/{index}.png", textured(index)) for index in range(40)]
     test = [
@@ -48,6 +49,7 @@ def test_copies_are_told_from_other_pictures(tmp_path):
     assert copies.similar == (2, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", [1, 3, 8])
 @pytest.mark.parametrize("structure", [0, 90], ids=["uniform surface", "fixed camera"])
 def test_photographs_of_which_only_the_noise_differs_are_no_copies(tmp_path, structure, noise):

@@ -10,8 +10,9 @@ from PIL import Image
 
 from bench.datasets.cache import Cache
 from bench.datasets.images import decode_images
+from bench.datasets.inventory import take_inventory
 from bench.datasets.masks import GroundTruth, read_ground_truth
-from bench.datasets.selection import select_scenarios, take_inventory
+from bench.datasets.selection import select_scenarios
 from bench.errors import DataError, UsageError
 
 
@@ -303,6 +304,7 @@ def test_nothing_found_says_what_to_do(root, tmp_path, cache):
     assert take_inventory(None).collections == ()
 
 
+@pytest.mark.slow
 def test_real_pill_is_incomplete(cache):
     if "BENCH_DATA" not in os.environ:
         pytest.skip("needs real images: set BENCH_DATA")

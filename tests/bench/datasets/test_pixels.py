@@ -338,6 +338,7 @@ def test_the_depth_is_remembered_until_a_file_changes(tmp_path, monkeypatch):
 # --- large images ---
 
 
+@pytest.mark.slow
 def test_line_scan_images_are_read_without_a_warning(tmp_path):
     rows = 45_000
     path = saved(tmp_path / "line.png", Image.new("L", (4096, rows), 77), compress_level=1)

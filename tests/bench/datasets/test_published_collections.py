@@ -7,7 +7,8 @@ from PIL import Image
 
 from bench import api
 from bench.datasets.cache import Cache
-from bench.datasets.selection import select_scenarios, take_inventory
+from bench.datasets.inventory import take_inventory
+from bench.datasets.selection import select_scenarios
 
 FOLDERS = {
     "VisA_20220922": copies.visa,

@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bench.datasets import accounting
+from bench.datasets.accounting import first_image
 from bench.datasets.cache import Cache
-from bench.datasets.selection import passed_over, select_scenarios, take_inventory
+from bench.datasets.inventory import take_inventory
+from bench.datasets.selection import passed_over, select_scenarios
 from bench.errors import UsageError
 
 
@@ -100,7 +103,7 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     scenario(tmp_path / "photographs", "0")
     (tmp_path / "notes").mkdir()
     inventory = take_inventory(tmp_path)
-    why = {over.folder.name: over.why for over in inventory.passed_over}
+    why = {over.path.name: over.why for over in inventory.passed_over}
     assert set(why) == {"puzzle", "mvtec_loco"}
     assert "no layout reads" in why["puzzle"]
     assert "called like MVTec LOCO" in why["mvtec_loco"]
@@ -120,3 +123,170 @@ def test_a_link_to_the_data_root(tmp_path: Path) -> None:
     scenario(tmp_path / "data/own/part")
     (tmp_path / "link").symlink_to(tmp_path / "data")
     assert ids("own", tmp_path / "link") == ["own/part"]
+
+
+def not_read(root: Path) -> dict[str, str]:
+    return {over.path.relative_to(root).as_posix(): over.why for over in take_inventory(root).passed_over}
+
+
+def test_what_lies_beside_scenarios_is_named(tmp_path: Path) -> None:
+    scenario(tmp_path / "own/part")
+    scenario(tmp_path / "own", "overview", "later", "crops/scratch/1", "a/b/c/d/e/f/too_deep")
+    (tmp_path / "own/notes").mkdir()
+    (tmp_path / "own/notes/read.txt").touch()
+    (tmp_path / "own/readme.txt").touch()
+    (tmp_path / "own/gone").symlink_to(tmp_path / "nowhere")
+    assert ids("all", tmp_path) == ["own/part"]
+    assert not_read(tmp_path) == {
+        "own/later.png": "lies beside the scenarios, one of 2 images there",
+        "own/crops": "holds images, and is no scenario in the layout of MVTec AD",
+        "own/gone": f"is a link to {tmp_path / 'nowhere'}, which does not exist",
+    }
+    with pytest.raises(UsageError, match=r"data set 'own/gone' cannot be used: .*own/gone is a link to"):
+        ids("own/gone", tmp_path)
+    with pytest.raises(UsageError, match=r"unknown data set 'own/prat'; did you mean own/part"):
+        ids("own/prat", tmp_path)
+
+
+def test_what_lies_beside_scenarios_as_owners_publish_them_is_named(tmp_path: Path) -> None:
+    scenario(tmp_path / "VisA_pytorch", "1cls/candle/train/good/0", "1cls/candle/test/good/0", "1cls/0", "2cls/x/0")
+    scenario(tmp_path / "VisA", "candle/Data/Images/Normal/0")
+    scenario(tmp_path / "VisA/widget")
+    assert set(not_read(tmp_path)) == {"VisA/widget", "VisA_pytorch/1cls/0.png", "VisA_pytorch/2cls"}
+
+
+def test_a_table_says_what_is_read_wherever_it_lies(tmp_path: Path) -> None:
+    scenario(tmp_path / "own/pictures", "0", "1", "2")
+    (tmp_path / "own/part").mkdir()
+    rows = ("../pictures/0.png,train,good", "../pictures/1.png,train,good", "../pictures/2.png,test,good")
+    (tmp_path / "own/part/scenario.csv").write_text("\n".join(("path,split,label", *rows)))
+    assert ids("own", tmp_path) == ["own/part"]
+    assert not_read(tmp_path) == {}
+
+
+def test_a_scenario_among_collections_is_named(tmp_path: Path) -> None:
+    scenario(tmp_path / "bottle")
+    assert not_read(tmp_path) == {
+        "bottle": "holds train and test itself: move it into the folder of a collection, such as own/bottle"
+    }
+
+
+def test_a_collection_on_a_disk_that_is_not_there_is_named(tmp_path: Path) -> None:
+    (tmp_path / "mvtec_ad").symlink_to(tmp_path / "unmounted")
+    assert not_read(tmp_path) == {"mvtec_ad": f"is a link to {tmp_path / 'unmounted'}, which does not exist"}
+
+
+def test_folders_without_end_are_not_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scenario(tmp_path / "puzzle", "a/b/0")
+    for index in range(20):
+        (tmp_path / f"puzzle/a/{index}.npy").touch()
+    monkeypatch.setattr(accounting, "_LOOKED_AT", 23)
+    assert first_image(tmp_path / "puzzle") == tmp_path / "puzzle/a/b/0.png"
+    monkeypatch.setattr(accounting, "_LOOKED_AT", 15)
+    assert first_image(tmp_path / "puzzle") is None
+
+
+def test_one_name_for_two_folders_is_refused(tmp_path: Path) -> None:
+    scenario(tmp_path / "mvtec_ad/pill")
+    scenario(tmp_path / "MVTec-AD/pill")
+    with pytest.raises(UsageError, match=r"both .*MVTec-AD/pill and .*mvtec_ad/pill are mvtec_ad/pill: select one"):
+        ids("MVTec-AD/pill,mvtec_ad/pill", tmp_path)
+    (tmp_path / "mirror").mkdir()
+    (tmp_path / "mirror/MVTec-AD").symlink_to(tmp_path / "mvtec_ad")
+    (tmp_path / "mirror/mvtec_ad").symlink_to(tmp_path / "mvtec_ad")
+    assert ids("MVTec-AD/pill,mvtec_ad/pill", tmp_path / "mirror") == ["mvtec_ad/pill"]
+
+
+def test_a_folder_called_like_the_other_scenarios_of_a_collection(tmp_path: Path) -> None:
+    scenario(tmp_path / "mvtec_ad/widget")
+    scenario(tmp_path / "mvtec_ad_other/widget")
+    with pytest.raises(
+        UsageError, match=r"both .*mvtec_ad/widget and .*mvtec_ad_other/widget are mvtec_ad_other/widge"
+    ):
+        ids("all", tmp_path)
+
+
+@pytest.mark.parametrize("place", ["Größe/part", "own/Café"])
+def test_names_that_differ_in_the_form_of_their_letters_only_are_one_name(tmp_path: Path, place: str) -> None:
+    for form in ("NFC", "NFD"):
+        scenario(tmp_path / unicodedata.normalize(form, place))
+    with pytest.raises(UsageError, match=r"^both "):
+        ids("all", tmp_path)
+
+
+def test_names_in_records_are_composed(tmp_path: Path) -> None:
+    scenario(tmp_path / unicodedata.normalize("NFD", "Größe/Café"))
+    assert ids("all", tmp_path) == [unicodedata.normalize("NFC", "Größe/Café")]
+
+
+@pytest.mark.parametrize("name", ["own", "own ", "own/part", "own /part", "own / part", " own /part /"])
+def test_blanks_around_names(tmp_path: Path, name: str) -> None:
+    scenario(tmp_path / "own /part")
+    assert len(ids(name, tmp_path)) == 1
+
+
+def test_names_that_differ_in_blanks_only_are_one_name(tmp_path: Path) -> None:
+    scenario(tmp_path / "own/part")
+    scenario(tmp_path / "own /part")
+    with pytest.raises(UsageError, match="name one of them by its folder"):
+        ids("own", tmp_path)
+
+
+@pytest.mark.parametrize("selection", ["demo", "demo/coins"])
+def test_a_collection_called_like_the_demo_is_not_shadowed(tmp_path: Path, selection: str) -> None:
+    scenario(tmp_path / "demo/coins")
+    scenario(tmp_path / "demo/part")
+    assert ids("demo/part", tmp_path) == ["demo/part"]
+    with pytest.raises(UsageError, match=rf"{selection} is what bench makes itself, and .*/demo is called so too"):
+        ids(selection, tmp_path)
+
+
+def test_a_name_too_long_for_a_folder_is_unknown(tmp_path: Path) -> None:
+    scenario(tmp_path / "own/part")
+    with pytest.raises(UsageError, match="unknown data set"):
+        ids(f"own/{'x' * 300}", tmp_path)
+
+
+def test_a_locked_folder_costs_itself_alone(users_folder: Path) -> None:
+    for place in ("mvtec_ad/pill", "mvtec_ad/bottle", "own/part", "locked/part", "widgets/part"):
+        scenario(users_folder / place)
+    scenario(users_folder / "own/part/more/store")
+    for link in ("linked", "own/linked"):
+        (users_folder / link).symlink_to(users_folder / "own/part/more/store")
+    for place in ("mvtec_ad/pill", "locked", "own/part/more"):
+        (users_folder / place).chmod(0)
+    inventory = take_inventory(users_folder)
+    assert [found.folder.name for found in inventory.collections] == ["mvtec_ad", "own", "widgets"]
+    assert not_read(users_folder) == {
+        "linked": "cannot be reached: Permission denied",
+        "locked": f"cannot be read: cannot list {users_folder / 'locked'}: Permission denied",
+        "own/linked": "cannot be reached: Permission denied",
+    }
+    problems = {
+        each.id: each.problems for each in select_scenarios("all", users_folder, Cache(users_folder, enabled=False))
+    }
+    assert problems == {
+        "mvtec_ad/bottle": (),
+        "mvtec_ad/pill": (f"cannot list {users_folder / 'mvtec_ad/pill'}: Permission denied",),
+        "own/part": (f"cannot list {users_folder / 'own/part/more'}: Permission denied",),
+        "widgets/part": (),
+    }
+    with pytest.raises(UsageError, match=r"'locked/part' cannot be used: .*Permission denied"):
+        ids("locked/part", users_folder)
+
+
+@pytest.mark.parametrize("name", ["real_iad", "kolektor_sdd2", "dagm", "elpv"])
+def test_a_locked_collection_in_any_layout(users_folder: Path, name: str) -> None:
+    scenario(users_folder / "own/part")
+    (users_folder / name).mkdir(mode=0)
+    assert ids("all", users_folder) == ["own/part"]
+    assert not_read(users_folder)[name].startswith("cannot be read: cannot l")
+
+
+def test_links_to_nothing_are_no_reason_to_leave_a_scenario_out(tmp_path: Path) -> None:
+    scenario(tmp_path / "own/part")
+    (tmp_path / "own/lost").mkdir()
+    for split in ("train", "test"):
+        (tmp_path / "own/lost" / split).symlink_to(tmp_path / "unmounted" / split)
+    lost, _ = select_scenarios("own", tmp_path, Cache(tmp_path, enabled=False))
+    assert len(lost.problems) == 2
