@@ -25,7 +25,7 @@ LAST_STRIDE = 32
 BATCH_SIZE = 16
 CHUNK = 784
 """Positions of a gallery that all positions of an image are compared with at a time: on a CPU the distances fit its
-cache."""
+cache. Of a level with fewer positions, several training images make a chunk."""
 
 Pyramid = Literal["concatenated", "per_level"]
 
@@ -117,16 +117,14 @@ class SpadeModule(nn.Module):
 
     def _map(self, levels: list[Tensor], neighbours: Tensor) -> Tensor:
         """Anomaly map (1, H, W) of one image's levels (1, C, h, w), compared with training images (K,)."""
-        described = self._describe(levels)
-        nearest: list[Tensor] = []
-        for neighbour in neighbours.split(1):
-            gallery = self._describe([self._remembered(name, neighbour) for name in self._levels])
-            squares = [_nearest_squares(rows(one), rows(other)) for one, other in zip(described, gallery, strict=True)]
-            nearest = [torch.minimum(*pair) for pair in zip(nearest, squares, strict=True)] if nearest else squares
-        maps = [
-            upsample(squares.sqrt().view(1, *level.shape[2:]))
-            for upsample, squares, level in zip(self.upsampling, nearest, described, strict=True)
-        ]
+        maps = []
+        for number, (level, upsample) in enumerate(zip(self._describe(levels), self.upsampling, strict=True)):
+            positions = rows(level)
+            nearest = []
+            for group in neighbours.split(max(1, CHUNK // len(positions))):
+                gallery = rows(self._describe([self._remembered(name, group) for name in self._levels])[number])
+                nearest += [nearest_distances(positions, part, part.square().sum(1)) for part in gallery.split(CHUNK)]
+            maps.append(upsample(torch.cat(nearest, 1).amin(1).sqrt().view(1, *level.shape[2:])))
         return torch.stack(maps).mean(0)
 
     def _describe(self, levels: list[Tensor]) -> list[Tensor]:
@@ -136,15 +134,9 @@ class SpadeModule(nn.Module):
         first, *coarser = levels
         return [torch.cat([first, *(resize(level) for resize, level in zip(self.resizing, coarser, strict=True))], 1)]
 
-    def _remembered(self, name: str, neighbour: Tensor) -> Tensor:
-        """A level (1, C, h, w) of a training image, whose number is a tensor (1,), so that the host need not know."""
-        return self.get_buffer(name).index_select(0, neighbour).permute(0, 3, 1, 2)
-
-
-def _nearest_squares(positions: Tensor, gallery: Tensor) -> Tensor:
-    """Squared distances (P,) of features (P, D) to the nearest of a gallery (G, D)."""
-    parts = [nearest_distances(positions, part, part.square().sum(1)) for part in gallery.split(CHUNK)]
-    return torch.cat(parts, 1).amin(1)
+    def _remembered(self, name: str, numbers: Tensor) -> Tensor:
+        """A level (k, C, h, w) of training images, whose numbers are a tensor (k,), so that the host need not wait."""
+        return self.get_buffer(name).index_select(0, numbers).permute(0, 3, 1, 2)
 
 
 class Spade(Detector[SpadeConfig]):
