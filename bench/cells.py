@@ -30,7 +30,6 @@ class Entrant:
         deviations: What distinguishes it from the paper's configuration; what the runner adds, such as a precision,
             included.
         weights: Its pretrained weights.
-        steps: Optimiser steps to expect; ``None`` for a method that does not train.
         photographs: Images for its pretraining penalty; ``None`` for a method that has none.
     """
 
@@ -41,7 +40,6 @@ class Entrant:
     preset: str | None
     deviations: tuple[str, ...]
     weights: tuple[WeightIdentity, ...]
-    steps: int | None
     photographs: PhotographFolder | None
 
     def options(self) -> dict[str, Scalar | list[Scalar]]:
@@ -58,6 +56,7 @@ class Cell:
         scenario: The images.
         seed: Seeds every random choice.
         train_scale: Factor on the training length.
+        training_steps: Optimiser steps to expect; ``None`` for a method that does not train.
         precision: In which the networks of the fitted detector run.
         tf32: Whether matrix products and convolutions on a GPU may round their factors to TF32.
         weights_dir: Where downloaded weights are kept.
@@ -71,6 +70,7 @@ class Cell:
     scenario: Scenario
     seed: int
     train_scale: float
+    training_steps: int | None
     precision: Precision
     tf32: bool
     weights_dir: Path

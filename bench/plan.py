@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from bench.cell import split
 from bench.cells import Cell, Entrant
 from bench.datasets.cache import Cache
 from bench.datasets.photographs import PhotographFolder
@@ -17,11 +18,13 @@ from bench.datasets.selection import PHOTOGRAPH_FOLDERS, passed_over, select_sce
 from bench.errors import UsageError
 from bench.keys import fit_key, score_key
 from bench.options import RunOptions
+from bench.protocol import PROTOCOL
 from methods.common.precision import check_precision
 from methods.config import make_config
 from methods.detector import Detector, FitContext
 from methods.errors import WeightsError
 from methods.registry import load_method
+from methods.training_length import optimiser_steps, scaled_steps
 from results.record import Record
 
 EMBEDDED = "embedded"
@@ -115,7 +118,7 @@ def _cell_document(cell: Cell, record: Record | None, due: str | None) -> dict[s
         "deviations": list(entrant.deviations),
         "precision": cell.precision,
         "tf32": cell.tf32,
-        "training_steps": entrant.steps,
+        "training_steps": cell.training_steps,
         "record": record.status if record else None,
         "due": due,
         "fit_key": cell.fit_key,
@@ -164,7 +167,6 @@ def _entrant(
     context = FitContext(
         seed=0, train_scale=options.train_scale, weights_dir=options.weights_dir, photographs=photographs
     )
-    length = method.training_length(config)
     return Entrant(
         name=name,
         title=method.title,
@@ -173,7 +175,6 @@ def _entrant(
         preset=preset,
         deviations=(*method.deviations(config, context), *_added_deviations(method, options)),
         weights=weights,
-        steps=None if length is None else context.training_steps(length),
         photographs=photographs if method.uses_photographs else None,
     )
 
@@ -190,7 +191,8 @@ def _added_deviations(method: type[Detector[Any]], options: RunOptions) -> Itera
 
 def _cell(entrant: Entrant, scenario: Scenario, seed: int, options: RunOptions, device: str) -> Cell:
     # Where images are held out anyhow, or are there besides, the option changes nothing.
-    hold_out = options.hold_out and not scenario.validation and not load_method(entrant.name).uses_validation
+    method = load_method(entrant.name)
+    hold_out = options.hold_out and not scenario.validation and not method.uses_validation
     if hold_out:
         entrant = dataclasses.replace(entrant, deviations=(*entrant.deviations, HELD_OUT))
     fitted = fit_key(
@@ -208,6 +210,7 @@ def _cell(entrant: Entrant, scenario: Scenario, seed: int, options: RunOptions, 
         scenario=scenario,
         seed=seed,
         train_scale=options.train_scale,
+        training_steps=_training_steps(method, entrant, scenario, seed, options),
         precision=options.precision,
         tf32=options.tf32,
         weights_dir=options.weights_dir,
@@ -216,3 +219,16 @@ def _cell(entrant: Entrant, scenario: Scenario, seed: int, options: RunOptions, 
         fit_key=fitted,
         key=score_key(fitted, scenario),
     )
+
+
+def _training_steps(
+    method: type[Detector[Any]], entrant: Entrant, scenario: Scenario, seed: int, options: RunOptions
+) -> int | None:
+    """Optimiser steps to expect; ``None`` for a method that does not train."""
+    length = method.training_length(entrant.config)
+    if length is None:
+        return None
+    holds_out = (options.hold_out or method.uses_validation) and not scenario.validation
+    count = len(scenario.train)
+    images = len(split(count, PROTOCOL.validation_fraction, seed)[0]) if holds_out else count
+    return scaled_steps(optimiser_steps(length, images), options.train_scale)

@@ -59,11 +59,11 @@ def print_plan(
         record = records[cell.key]
         before = "" if record is None else "done" if record.status == "ok" else "failed"
         state = ", ".join(part for part in (before, due.get(cell.key, "")) if part)
-        length = f"{cell.entrant.steps:,}" if cell.entrant.steps is not None else "–"
+        length = f"{cell.training_steps:,}" if cell.training_steps is not None else "–"
         table.add_row(cell.entrant.name, escape(cell.scenario.id), str(cell.seed), length, state, cell.key[:12])
     console.print(table)
     todo = [cell for cell in plan.cells if cell.key in due]
-    steps = sum(cell.entrant.steps or 0 for cell in todo)
+    steps = sum(cell.training_steps or 0 for cell in todo)
     console.print(
         f"{len(todo)} of {len(plan.cells)} cells to run, {steps:,} training steps{_estimate(records, todo)}; "
         f"run folder: {escape(str(out))}",

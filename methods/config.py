@@ -2,14 +2,17 @@
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, get_type_hints
 
 from methods.errors import MethodError
+from methods.training_length import TrainingLength, other_length
 
 IMAGENET = "imagenet (1281167 images"
 """Beginning of the identity of ILSVRC 2012's training set, the papers' pretraining images, in lower case."""
+TRAINING_LENGTHS = ("training_steps", "epochs")
+"""Options that a row says in words of its own: with the training scale, and beside the paper's."""
 
 
 class Method(Protocol):
@@ -21,8 +24,8 @@ class Method(Protocol):
     uses_photographs: bool
     without_effect: frozenset[str]
 
-    def training_length(self, config: Any) -> int | None:
-        """Optimiser steps at training scale 1."""
+    def training_length(self, config: Any) -> TrainingLength | None:
+        """Optimiser steps, or epochs, at training scale 1."""
 
 
 def make_config(method: Method, preset: str | None, overrides: Mapping[str, object]) -> Any:
@@ -51,7 +54,7 @@ def make_config(method: Method, preset: str | None, overrides: Mapping[str, obje
     return method.Config(**{name: _convert(method, name, types[name], value) for name, value in values.items()})
 
 
-def deviations(method: Method, config: Any, scaled: Callable[[int], int], photographs: str | None) -> list[str]:
+def deviations(method: Method, config: Any, train_scale: float, photographs: str | None) -> list[str]:
     """What distinguishes a row from the paper's configuration, one short phrase each.
 
     Every option that is not at its default, with paths by file name; the training length, if scale or option make it
@@ -60,20 +63,21 @@ def deviations(method: Method, config: Any, scaled: Callable[[int], int], photog
     Args:
         method: The detector.
         config: Its options.
-        scaled: Makes of a training length that of this row.
+        train_scale: Factor on the training length.
         photographs: Identity of the photographs; ``None`` without any.
     """
     default = type(config)()
     phrases = []
     for name in (field.name for field in dataclasses.fields(config)):
         value = getattr(config, name)
-        if value == getattr(default, name) or name == "training_steps" or name in method.without_effect:
+        if value == getattr(default, name) or name in TRAINING_LENGTHS or name in method.without_effect:
             continue
         shown = Path(value).name if isinstance(value, str) else value
         phrases.append(name.replace("_", " ") if value is True else f"{name.replace('_', ' ')} {shown}")
     paper, own = method.training_length(default), method.training_length(config)
-    if paper is not None and own is not None and scaled(own) != paper:
-        phrases.append(f"{scaled(own)} of {paper} training steps")
+    length = other_length(own, paper, train_scale) if own is not None and paper is not None else None
+    if length is not None:
+        phrases.append(length)
     if method.uses_photographs and photographs is None:
         phrases.append("no pretraining images")
     elif method.uses_photographs and photographs is not None and not photographs.lower().startswith(IMAGENET):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.config import deviations
+from methods.training_length import TrainingLength, scaled_steps
 from methods.weights.files import WeightIdentity, default_weights_directory
 
 ConfigT = TypeVar("ConfigT")
@@ -113,7 +114,7 @@ class FitContext:
 
     def training_steps(self, training_length: int) -> int:
         """``training_length`` optimiser steps, scaled by ``train_scale``; at least one."""
-        return max(1, round(training_length * self.train_scale))
+        return scaled_steps(training_length, self.train_scale)
 
 
 @dataclass(frozen=True)
@@ -180,8 +181,12 @@ class Detector(ABC, Generic[ConfigT]):
         """
 
     @classmethod
-    def training_length(cls, config: ConfigT) -> int | None:
-        """Optimiser steps at training scale 1; ``None`` for a method that does not train."""
+    def training_length(cls, config: ConfigT) -> TrainingLength | None:
+        """Optimiser steps at training scale 1, or epochs; ``None`` for a method that does not train.
+
+        Of :class:`methods.training_length.Epochs`, :func:`methods.training_length.optimiser_steps` are as many as the
+        training images make them.
+        """
         return None
 
     @classmethod
@@ -192,7 +197,7 @@ class Detector(ABC, Generic[ConfigT]):
         they are not the paper's. What a method cannot see, such as the precision, the runner adds.
         """
         photographs = context.photographs.identity if context.photographs is not None else None
-        return deviations(cls, config, context.training_steps, photographs)
+        return deviations(cls, config, context.train_scale, photographs)
 
     @abstractmethod
     def fit(self, train: ImageSet, validation: ImageSet, context: FitContext) -> None:

@@ -9,6 +9,7 @@ from methods.conformance.comparing import require_identical, share_not_finite
 from methods.conformance.images import WatchedPhotographs
 from methods.conformance.subject import Subject
 from methods.errors import MethodError
+from methods.training_length import optimiser_steps
 
 
 @check(
@@ -98,7 +99,8 @@ def training_length(subject: Subject) -> None:
     """Compare the declared training length with the trial's."""
     length = subject.method.training_length(subject.config)
     detector = subject.trial.detector
-    expected = None if length is None else subject.context().training_steps(length)
+    images = len(subject.training_images())
+    expected = None if length is None else subject.context().training_steps(optimiser_steps(length, images))
     if detector.training_steps != expected:
         raise BrokenPromiseError(
             f"training_length() says {length}; after the fit training_steps is {detector.training_steps}."

@@ -56,7 +56,7 @@ def keys_of_methods(root: Path) -> Keys:
     scenario, keys_of_all = planned(root).scenario, {}
     for name in ("tiny", *BUILT_IN):
         method = load_method(name)
-        entrant = Entrant(name, method.title, method.source, method.Config(), None, (), (), None, None)
+        entrant = Entrant(name, method.title, method.source, method.Config(), None, (), (), None)
         fit = keys.fit_key(entrant, scenario, seed=0, train_scale=1.0, precision="fp32", tf32=False, device="cpu")
         keys_of_all[name] = (fit, keys.score_key(fit, scenario))
     return keys_of_all

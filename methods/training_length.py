@@ -1,0 +1,44 @@
+"""How long a method trains: for some optimiser steps, or for some passes over however many training images."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Epochs:
+    """A training length in passes over the training images.
+
+    Attributes:
+        count: Passes.
+        batch_size: Images per optimiser step; the last step of a pass takes those that are left.
+    """
+
+    count: int
+    batch_size: int
+
+
+TrainingLength = int | Epochs
+"""Optimiser steps, or epochs; at training scale 1."""
+
+
+def optimiser_steps(length: TrainingLength, images: int) -> int:
+    """Optimiser steps of a training length on so many training images, at training scale 1."""
+    return length.count * -(-images // length.batch_size) if isinstance(length, Epochs) else length
+
+
+def scaled_steps(steps: int, scale: float) -> int:
+    """Optimiser steps at another training scale; at least one."""
+    return max(1, round(steps * scale))
+
+
+def other_length(own: TrainingLength, paper: TrainingLength, scale: float) -> str | None:
+    """What a row says of a training length at a scale, if it is not the paper's: ``3.2 of 160 epochs``.
+
+    Raises:
+        TypeError: One is in steps and the other in epochs.
+    """
+    if isinstance(own, Epochs) and isinstance(paper, Epochs):
+        return None if own.count * scale == paper.count else f"{own.count * scale:g} of {paper.count} epochs"
+    if isinstance(own, Epochs) or isinstance(paper, Epochs):
+        raise TypeError(f"the training length is {paper} by default and {own} here: one method counts one or the other")
+    steps = scaled_steps(own, scale)
+    return None if steps == paper else f"{steps} of {paper} training steps"
