@@ -19,6 +19,7 @@ BUILT_IN = {
     "patchcore": "methods.patchcore:PatchCore",
     "fastflow": "methods.fastflow:FastFlow",
     "ast": "methods.asymmetric_student:AsymmetricStudentTeacher",
+    "rdpp": "methods.rdpp.detector:Rdpp",
 }
 
 

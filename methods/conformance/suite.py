@@ -80,5 +80,6 @@ BUILT_IN_SETUPS: Mapping[str, Setup] = {
         {"backbone": "efficientnet_lite0", "image_size": (96, 64), "training_steps": 12, "batch_size": 4}
     ),
     "ast": Setup({"backbone": "efficientnet_lite0", "image_size": (96, 64), "epochs": 10, "student_channels": 64}),
+    "rdpp": Setup({"backbone": "efficientnet_lite0", "image_size": (96, 64), "epochs": 10}),
 }
 """One line per built-in method, by its name in the registry."""
