@@ -12,14 +12,14 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from methods.common.backbones import Backbone, backbone_identity
+from methods.common.batches import batches
 from methods.common.coupling import AffineCoupling, permutation
 from methods.common.frozen_features import FrozenFeatures
 from methods.common.positional_encoding import positional_encoding
 from methods.common.precision import run_network
-from methods.common.training import epoch_batches
 from methods.common.training import train as run_training
 from methods.detector import Detector, FitContext, ImageSet
-from methods.training_length import Epochs, optimiser_steps
+from methods.training_length import Epochs
 from methods.weights.catalogue import backbone_spec
 from methods.weights.files import WeightIdentity
 from methods.weights.states import load_fitted
@@ -217,7 +217,7 @@ class AsymmetricStudentTeacher(Detector[AsymmetricStudentConfig]):
 
     @classmethod
     def training_length(cls, config: AsymmetricStudentConfig) -> Epochs:
-        """Passes over the training images of teacher and student each, at training scale 1."""
+        """Passes over the training images at training scale 1, as many of the student as of the teacher."""
         return Epochs(config.epochs, config.batch_size, drop_last=True, networks=2)
 
     def fit(self, train: ImageSet, validation: ImageSet, context: FitContext) -> None:
@@ -231,10 +231,10 @@ class AsymmetricStudentTeacher(Detector[AsymmetricStudentConfig]):
         module = AsymmetricStudentModule(backbone, config).to(context.device)
         features = FrozenFeatures(module.backbone, train, context.device, FEATURE_BYTES, progress=context.progress)
         length = self.training_length(config)
-        batches = epoch_batches(len(train), length, torch.Generator().manual_seed(context.seed))
+        draws = batches(len(train), length, torch.Generator().manual_seed(context.seed))
 
         def batch() -> Tensor:
-            (level,) = features[next(batches)]
+            (level,) = features[next(draws).tolist()]
             return level
 
         def of_teacher() -> Tensor:
@@ -246,7 +246,7 @@ class AsymmetricStudentTeacher(Detector[AsymmetricStudentConfig]):
                 latents, _ = module.teacher(drawn)
             return F.mse_loss(module.student(drawn), latents)
 
-        self.training_steps = context.training_steps(optimiser_steps(length, len(train)))
+        self.training_steps = context.training_steps(length.steps(len(train)))
         halfway = math.ceil(self.training_steps / 2)
         self.losses = _train(module.teacher, of_teacher, halfway, config, context, "teacher")
         of_the_student = _train(module.student, of_student, self.training_steps - halfway, config, context, "student")

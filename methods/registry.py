@@ -22,6 +22,7 @@ BUILT_IN = {
     "simplenet": "methods.simplenet:SimpleNet",
     "patchcore_ens": "methods.patchcore_ensemble:PatchCoreEnsemble",
     "ast": "methods.asymmetric_student:AsymmetricStudentTeacher",
+    "rdpp": "methods.rdpp.detector:Rdpp",
 }
 
 

@@ -11,12 +11,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from methods.common.backbones import Backbone, backbone_identity
+from methods.common.batches import batches
 from methods.common.frozen_features import FrozenFeatures
 from methods.common.nearest import rows
 from methods.common.patch_features import PatchFeatures
 from methods.common.precision import run_network
 from methods.common.resampling import Resize
-from methods.common.training import epoch_batches
 from methods.common.training import train as run_training
 from methods.detector import Detector, FitContext, ImageSet
 from methods.errors import MethodError
@@ -208,11 +208,10 @@ def _train(
             weight_decay=config.discriminator_weight_decay,
         ),
     )
-    length = SimpleNet.training_length(config)
-    batches = epoch_batches(len(features), length, torch.Generator().manual_seed(context.seed))
+    draws = batches(len(features), SimpleNet.training_length(config), torch.Generator().manual_seed(context.seed))
 
     def step() -> Tensor:
-        (maps,) = features[next(batches)]
+        (maps,) = features[next(draws).tolist()]
         loss = module.loss(rows(maps))
         for optimizer in optimizers:
             optimizer.zero_grad()

@@ -9,20 +9,26 @@ class Epochs:
 
     Attributes:
         count: Passes.
-        batch_size: Images per optimiser step; the last step of a pass takes those that are left.
-        drop_last: Leave those out instead, unless they are all there are.
-        networks: So many are trained one after another, each for so many passes.
+        batch_size: Images per batch; the last batch of a pass takes those that are left.
+        drop_last: Leave these out instead, unless they are all there are.
+        accumulated_batches: Batches of a pass per optimiser step; a pass has at least one step.
+        networks: How many are trained so long, one after the other.
     """
 
     count: int
     batch_size: int
     drop_last: bool = False
+    accumulated_batches: int = 1
     networks: int = 1
 
     def batches(self, images: int) -> int:
-        """Optimiser steps of one pass over so many training images."""
-        whole, left = divmod(images, self.batch_size)
-        return max(whole, 1) if self.drop_last else whole + bool(left)
+        """Batches of a pass over so many images."""
+        return max(1, images // self.batch_size) if self.drop_last else -(-images // self.batch_size)
+
+    def steps(self, images: int) -> int:
+        """Optimiser steps of all passes over so many images."""
+        of_a_pass = max(1, self.batches(images) // self.accumulated_batches)
+        return self.networks * self.count * of_a_pass
 
 
 TrainingLength = int | Epochs
@@ -31,7 +37,7 @@ TrainingLength = int | Epochs
 
 def optimiser_steps(length: TrainingLength, images: int) -> int:
     """Optimiser steps of a training length on so many training images, at training scale 1."""
-    return length.networks * length.count * length.batches(images) if isinstance(length, Epochs) else length
+    return length.steps(images) if isinstance(length, Epochs) else length
 
 
 def scaled_steps(steps: int, scale: float) -> int:

@@ -37,10 +37,10 @@ def set_precision(module: nn.Module, precision: Precision) -> None:
         module.get_submodule(name).to(DTYPES[precision])
 
 
-def run_network(network: nn.Module, images: Tensor) -> Any:
-    """Run a network on float32 images in its own precision; what it returns, a tensor or a list, becomes float32."""
+def run_network(network: nn.Module, inputs: Tensor | Sequence[Tensor]) -> Any:
+    """Run a network in its own precision on float32, a tensor or several; so is what it returns."""
     dtype = next(network.parameters()).dtype
-    outputs = network(images.to(dtype))
+    outputs = network(inputs.to(dtype) if isinstance(inputs, Tensor) else [one.to(dtype) for one in inputs])
     return outputs.float() if isinstance(outputs, Tensor) else [output.float() for output in outputs]
 
 

@@ -11,10 +11,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def bilinear_matrix(source: int, target: int) -> Tensor:
-    """Bilinear interpolation with half-pixel centres along one axis, float64 (target, source)."""
+def bilinear_matrix(source: int, target: int, *, align_corners: bool = False) -> Tensor:
+    """Bilinear interpolation along one axis, float64 (target, source).
+
+    Args:
+        source: Numbers to interpolate.
+        target: How many to make of them.
+        align_corners: Whether it is the centres of the outermost pixels that coincide, and not their outer edges.
+    """
     unit_vectors = torch.eye(source, dtype=torch.float64)
-    return F.interpolate(unit_vectors[None], target, mode="linear")[0].T.contiguous()
+    return F.interpolate(unit_vectors[None], target, mode="linear", align_corners=align_corners)[0].T.contiguous()
 
 
 def gaussian_matrix(size: int, sigma: float) -> Tensor:
@@ -68,18 +74,29 @@ class Resize(Separable):
         source: Height and width of the maps.
         target: Height and width to resize to.
         sigma: Of a Gaussian filter afterwards, in pixels of the target; none when ``None``.
+        align_corners: As in :func:`bilinear_matrix`.
     """
 
-    def __init__(self, source: tuple[int, int], target: tuple[int, int], sigma: float | None = None) -> None:
-        matrices = [bilinear_matrix(coarse, fine) for coarse, fine in zip(source, target, strict=True)]
+    def __init__(
+        self,
+        source: tuple[int, int],
+        target: tuple[int, int],
+        sigma: float | None = None,
+        *,
+        align_corners: bool = False,
+    ) -> None:
+        matrices = [
+            bilinear_matrix(coarse, fine, align_corners=align_corners)
+            for coarse, fine in zip(source, target, strict=True)
+        ]
         if sigma is not None:
             matrices = [gaussian_matrix(len(matrix), sigma) @ matrix for matrix in matrices]
         super().__init__(*matrices)
         self._target = target
-        self._smooths = sigma is not None
+        self._plain = sigma is None and not align_corners
 
     def forward(self, maps: Tensor) -> Tensor:
         """Resize maps (..., h, w) to (..., H, W); the memory format channels_last is kept."""
-        if maps.ndim == 4 and maps.device.type == "cpu" and not self._smooths:
+        if maps.ndim == 4 and maps.device.type == "cpu" and self._plain:
             return F.interpolate(maps, self._target, mode="bilinear")
         return super().forward(maps)

@@ -1,12 +1,11 @@
-"""A training loop of a length fixed in advance, with progress and a thinned loss; batches, epoch by epoch."""
+"""A training loop of a length fixed in advance, with progress and a thinned loss."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from methods.detector import FitContext, Progress
-from methods.training_length import Epochs
 
 RECORDED_LOSSES = 500
 REPORT_EVERY = 5
@@ -40,11 +39,3 @@ def train(step: Callable[[], Tensor], steps: int, context: FitContext, stage: st
                 pending.clear()
             context.progress(Progress(stage, number, steps, losses[-1][1]))
     return losses
-
-
-def epoch_batches(images: int, length: Epochs, generator: torch.Generator) -> Iterator[list[int]]:
-    """Indices of the images of each batch, forever: an epoch takes an image once at most, in a new random order."""
-    while True:
-        batches = torch.randperm(images, generator=generator).split(length.batch_size)
-        for batch in batches[: length.batches(images)]:
-            yield batch.tolist()

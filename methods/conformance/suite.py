@@ -69,7 +69,9 @@ class Setup:
 
 
 LEARNS_NOTHING = {"orientation": "a random teacher tells nothing apart after a few steps"}
-SLOW_FIT = dict.fromkeys(("determinism", "one-image", "gray"), "the fit of efficientad_s is the same, and faster")
+SLOW_FIT = dict.fromkeys(
+    ("determinism", "one-image", "gray", "test-data"), "the fit of efficientad_s is the same, and faster"
+)
 NO_TEACHER = {"embedded": "no teacher of this size is embedded"}
 
 BUILT_IN_SETUPS: Mapping[str, Setup] = {
@@ -93,5 +95,6 @@ BUILT_IN_SETUPS: Mapping[str, Setup] = {
         }
     ),
     "ast": Setup({"backbone": "efficientnet_lite0", "image_size": (96, 64), "epochs": 10, "student_channels": 64}),
+    "rdpp": Setup({"backbone": "efficientnet_lite0", "image_size": (96, 64), "epochs": 10}),
 }
 """One line per built-in method, by its name in the registry."""

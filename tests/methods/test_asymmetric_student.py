@@ -21,7 +21,6 @@ from methods.common.seeding import reproducible
 from methods.config import make_config
 from methods.detector import FitContext, ImageSet
 from methods.errors import MethodError
-from methods.training_length import optimiser_steps
 
 SIZE = (64, 96)
 SMALL = {"image_size": SIZE, "epochs": 2, "batch_size": 2, "student_channels": 8, "teacher_channels": 4}
@@ -62,7 +61,7 @@ def test_defaults_are_the_papers():
 
 def test_epochs_without_their_incomplete_batches():
     length = AsymmetricStudentTeacher.training_length(AsymmetricStudentConfig())
-    assert [optimiser_steps(length, images) for images in (1, 7, 8, 15, 209)] == [144, 144, 144, 144, 2 * 72 * 26]
+    assert [length.steps(images) for images in (1, 7, 8, 15, 209)] == [144, 144, 144, 144, 2 * 72 * 26]
 
 
 def test_backbones_without_stages_are_refused():

@@ -20,3 +20,9 @@ def test_what_a_row_says_of_another_length():
     assert other_length(Epochs(160, 8), Epochs(160, 8), 1) is None
     assert other_length(Epochs(160, 4), Epochs(160, 8), 0.02) == "3.2 of 160 epochs"
     assert other_length(Epochs(80, 8), Epochs(160, 8), 2) is None
+
+
+def test_passes_without_incomplete_batches_with_accumulation_and_of_several_networks():
+    assert [Epochs(3, 8, drop_last=True).steps(images) for images in (1, 8, 17)] == [3, 3, 6]
+    assert [Epochs(3, 8, accumulated_batches=2).steps(images) for images in (1, 16, 17, 33)] == [3, 3, 3, 6]
+    assert Epochs(3, 8, networks=2).steps(9) == 12

@@ -1,11 +1,10 @@
-from itertools import chain, count, islice
+from itertools import count
 
 import pytest
 import torch
 
-from methods.common.training import RECORDED_LOSSES, REPORT_EVERY, epoch_batches, train
+from methods.common.training import RECORDED_LOSSES, REPORT_EVERY, train
 from methods.detector import FitContext, Progress
-from methods.training_length import Epochs
 
 
 def run(steps, stage="train"):
@@ -33,24 +32,3 @@ def test_progress_carries_the_last_loss_recorded():
     assert [report.done for report in reports] == [*range(REPORT_EVERY, steps, REPORT_EVERY), steps]
     assert reports[0] == Progress("student", REPORT_EVERY, steps, dict(losses)[REPORT_EVERY - 1])
     assert reports[-1] == Progress("student", steps, steps, steps)
-
-
-@pytest.mark.parametrize(
-    ("images", "size", "drop_last", "lengths"),
-    [
-        (1, 8, False, [1]),
-        (8, 8, False, [8]),
-        (11, 4, False, [4, 4, 3]),
-        (1, 8, True, [1]),
-        (8, 8, True, [8]),
-        (11, 4, True, [4, 4]),
-    ],
-)
-def test_an_epoch_takes_each_image_once_or_leaves_out_the_last(images, size, drop_last, lengths):
-    length = Epochs(2, size, drop_last)
-    assert length.batches(images) == len(lengths)
-    batches = list(islice(epoch_batches(images, length, torch.Generator().manual_seed(0)), 2 * len(lengths)))
-    assert [len(batch) for batch in batches] == 2 * lengths
-    epochs = [list(chain(*part)) for part in (batches[: len(lengths)], batches[len(lengths) :])]
-    assert [len(set(epoch)) for epoch in epochs] == [sum(lengths)] * 2
-    assert images < 11 or epochs[0] != epochs[1]

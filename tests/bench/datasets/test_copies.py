@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from bench.datasets.bit_depth import bit_depth
-from bench.datasets.cache import Cache
+from bench.datasets.cache import Cache, default_cache_directory
 from bench.datasets.copies import find_copies
 from bench.datasets.data_notes import take_notes
 from bench.datasets.demo import DEMO_SCENARIOS
@@ -93,8 +93,8 @@ def test_nothing_seen_nothing_copied(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [f"demo/{scenario}" for scenario in DEMO_SCENARIOS])
-def test_demo_images_are_all_different(tmp_path, name):
-    (scenario,) = select_scenarios(name, None, Cache(tmp_path))
+def test_demo_images_are_all_different(name):
+    (scenario,) = select_scenarios(name, None, Cache(default_cache_directory()))  # where it is made once
     assert take_notes(scenario).warning is None
 
 

@@ -1,0 +1,1 @@
+"""RD++ (Tien et al., CVPR 2023)."""
