@@ -38,12 +38,14 @@ class VisA:
         """List the images that the split file names.
 
         Raises:
-            DataError: The split file is missing or broken.
+            DataError: The split file is missing or broken, or lists no image of the scenario.
         """
         split = collection / _SPLIT
         if not split.is_file():
             raise DataError(f"{collection} has no {_SPLIT}, which says which images train: get it from its owners")
         rows = [row for row in read_table(split, _COLUMNS).rows if row.text("object") == scenario]
+        if not rows:
+            raise DataError(f"{split} lists no image of {scenario}: get the whole file from its owners")
         for row in rows:
             _one_of(row, "split", ("train", "test"))
         train = [row for row in rows if row.text("split") == "train"]

@@ -54,6 +54,9 @@ def test_a_broken_split_file_is_named_with_line_and_column(tmp_path, cache):
     split.write_text(text.replace("candle,test,anomaly", "candle,test,Anomalous", 1))
     with pytest.raises(DataError, match="line 7, column label: 'Anomalous' is neither normal nor anomaly"):
         visa.LAYOUT.read(folder, "candle", cache)
+    split.write_text(text.splitlines()[0] + "\n")
+    with pytest.raises(DataError, match=r"1cls\.csv lists no image of candle"):
+        visa.LAYOUT.read(folder, "candle", cache)
     split.unlink()
     with pytest.raises(DataError, match=r"has no split_csv/1cls\.csv"):
         visa.LAYOUT.read(folder, "candle", cache)
