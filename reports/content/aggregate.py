@@ -13,6 +13,9 @@ from reports.content.vocabulary import percent
 Place = tuple[str, int]
 """Scenario and seed."""
 
+_SHOWN = 3
+"""So many scenarios are named for a reason that they share."""
+
 
 @dataclass(frozen=True)
 class Mean:
@@ -62,14 +65,19 @@ class Row:
 
     def undefined(self, metric: str) -> str:
         """Say why ``metric`` has no value in a part of the coverage."""
-        reasons = {
-            result.record.undefined[metric]: f"{result.record.scenario}: {result.record.undefined[metric]}"
-            for result in self.results
-            if metric in result.record.undefined
-        }
-        if reasons:
-            return "; ".join(sorted(reasons.values()))
+        scenarios: dict[str, list[str]] = {}
+        for result in self.results:
+            reason = result.record.undefined.get(metric)
+            if reason is not None and result.record.scenario not in scenarios.setdefault(reason, []):
+                scenarios[reason].append(result.record.scenario)
+        if scenarios:
+            return "; ".join(sorted(f"{_some(names)}: {reason}" for reason, names in scenarios.items()))
         return "every cell failed" if not any(result.ok for result in self.results) else "not measured"
+
+
+def _some(names: Sequence[str]) -> str:
+    others = len(names) - _SHOWN
+    return ", ".join(names) if others <= 1 else f"{', '.join(names[:_SHOWN])} and {others} others"
 
 
 def aggregate(results: Sequence[Result], metrics: Sequence[str]) -> list[Row]:

@@ -75,6 +75,16 @@ def test_an_undefined_metric_reduces_only_its_own_coverage():
     assert row.undefined("au_pro@0.3") == "b: no defect pixel"
 
 
+def test_scenarios_share_a_reason():
+    records = [
+        undefine(make_record("dsr", MVTEC, name, seed), "au_pro@0.3", "no masks") for name in "abcde" for seed in (0, 1)
+    ]
+    assert rows_of(records[:4])[0].undefined("au_pro@0.3") == "a, b: no masks"
+    assert rows_of(records)[0].undefined("au_pro@0.3") == "a, b, c and 2 others: no masks"
+    records[8:] = [undefine(make_record("dsr", MVTEC, "e", seed), "au_pro@0.3", "no defect") for seed in (0, 1)]
+    assert rows_of(records)[0].undefined("au_pro@0.3") == "a, b, c, d: no masks; e: no defect"
+
+
 def test_nothing_left_has_no_mean():
     (row,) = rows_of([fail(with_value("dsr", "a", 0, 0.9), "no memory")])
     assert row.means["image_au_roc"].value is None
