@@ -22,7 +22,6 @@ from methods.detector import Detector, FitContext, ImageSet
 from methods.training_length import Epochs
 from methods.weights.catalogue import backbone_spec
 from methods.weights.files import WeightIdentity
-from methods.weights.states import load_fitted
 
 STAGE = 5
 """Of the EfficientNet; its last block is number 35 of EfficientNet-B5, the official code's choice."""
@@ -208,7 +207,6 @@ class AsymmetricStudentTeacher(Detector[AsymmetricStudentConfig]):
     def __init__(self, config: AsymmetricStudentConfig) -> None:
         self.config = config
         self.input_size = config.image_size
-        self._module: AsymmetricStudentModule | None = None
 
     @classmethod
     def weights(cls, config: AsymmetricStudentConfig, weights_dir: Path) -> list[WeightIdentity]:
@@ -251,23 +249,12 @@ class AsymmetricStudentTeacher(Detector[AsymmetricStudentConfig]):
         self.losses = _train(module.teacher, of_teacher, halfway, config, context, "teacher")
         of_the_student = _train(module.student, of_student, self.training_steps - halfway, config, context, "student")
         self.losses += [(halfway + step, loss) for step, loss in of_the_student]
-        self._module = module.eval().requires_grad_(False)
-
-    def module(self) -> AsymmetricStudentModule:
-        """The fitted module."""
-        if self._module is None:
-            raise RuntimeError("AST has not been fitted")
-        return self._module
+        self.fitted = module.eval().requires_grad_(False)
 
     @classmethod
-    def restore(cls, config: AsymmetricStudentConfig, state: Mapping[str, Tensor]) -> "AsymmetricStudentTeacher":
-        """Rebuild a fitted AST on the CPU from its module's state."""
-        with torch.random.fork_rng([]):  # what is drawn here, the state replaces
-            module = AsymmetricStudentModule(Backbone(config.backbone, (STAGE,), None, Path(), stages=True), config)
-        load_fitted(module, state, cls.title)
-        detector = cls(config)
-        detector._module = module.eval().requires_grad_(False)
-        return detector
+    def build_module(cls, config: AsymmetricStudentConfig, state: Mapping[str, Tensor]) -> AsymmetricStudentModule:
+        """Backbone, teacher and student; the teacher's permutations are part of the state."""
+        return AsymmetricStudentModule(Backbone(config.backbone, (STAGE,), None, Path(), stages=True), config)
 
 
 def _train(

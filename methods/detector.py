@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from methods.config import deviations
 from methods.training_length import TrainingLength, scaled_steps
 from methods.weights.files import WeightIdentity, default_weights_directory
+from methods.weights.states import load_fitted
 
 ConfigT = TypeVar("ConfigT")
 """A method's options: a frozen dataclass whose defaults are the paper's."""
@@ -161,6 +162,8 @@ class Detector(ABC, Generic[ConfigT]):
     config: ConfigT
     input_size: tuple[int, int]
     """Height and width it wants its images in."""
+    fitted: nn.Module | None = None
+    """What the fit leaves, in evaluation mode and without gradients: see :meth:`module`."""
     training_steps: int | None = None
     """Optimiser steps of the fit; ``None`` before it and for a method that does not train."""
     losses: Sequence[tuple[int, float]] = ()
@@ -211,7 +214,6 @@ class Detector(ABC, Generic[ConfigT]):
             context: Everything else that the fit may depend on.
         """
 
-    @abstractmethod
     def module(self) -> nn.Module:
         """The fitted detector: images to anomaly maps and image scores.
 
@@ -223,15 +225,34 @@ class Detector(ABC, Generic[ConfigT]):
         Raises:
             RuntimeError: The detector has not been fitted.
         """
+        if self.fitted is None:
+            raise RuntimeError(f"{self.title} has not been fitted")
+        return self.fitted
 
     @classmethod
     @abstractmethod
-    def restore(cls, config: ConfigT, state: Mapping[str, Tensor]) -> "Detector[ConfigT]":
+    def build_module(cls, config: ConfigT, state: Mapping[str, Tensor]) -> nn.Module:
+        """Build the module of a detector with these options, for a state to be loaded.
+
+        Args:
+            config: Options.
+            state: What will be loaded, for the shapes that depend on the fit, such as a memory bank's. It may be that
+                of another detector, which :meth:`restore` refuses.
+        """
+
+    @classmethod
+    def restore(cls, config: ConfigT, state: Mapping[str, Tensor]) -> Self:
         """Rebuild a fitted detector on the CPU from the ``state_dict`` of its :meth:`module`; loads no other weights.
 
         Raises:
             MethodError: The state is not that of a detector with these options.
         """
+        with torch.random.fork_rng([]):  # the initial weights, which the state replaces, are drawn
+            module = cls.build_module(config, state)
+        load_fitted(module, state, cls.title)
+        detector = cls(config)
+        detector.fitted = module.eval().requires_grad_(False)
+        return detector
 
     def predict(self, images: Tensor) -> Prediction:
         """Anomaly maps and image scores of images as :meth:`module` takes them, on whatever device they are."""

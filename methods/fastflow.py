@@ -18,7 +18,6 @@ from methods.common.training import train as run_training
 from methods.detector import Detector, FitContext, ImageSet
 from methods.weights.catalogue import backbone_spec
 from methods.weights.files import WeightIdentity
-from methods.weights.states import load_fitted
 
 STRIDES = (4, 8, 16)
 CLAMP = 2.0
@@ -109,7 +108,6 @@ class FastFlow(Detector[FastFlowConfig]):
     def __init__(self, config: FastFlowConfig) -> None:
         self.config = config
         self.input_size = config.image_size
-        self._module: FastFlowModule | None = None
 
     @classmethod
     def weights(cls, config: FastFlowConfig, weights_dir: Path) -> list[WeightIdentity]:
@@ -133,23 +131,13 @@ class FastFlow(Detector[FastFlowConfig]):
         features = FrozenFeatures(module.backbone, train, context.device, FEATURE_BYTES, progress=context.progress)
         self.training_steps = context.training_steps(self.config.training_steps)
         self.losses = _train(module, features, self.config, self.training_steps, context)
-        self._module = module.eval().requires_grad_(False)
-
-    def module(self) -> FastFlowModule:
-        """The fitted module."""
-        if self._module is None:
-            raise RuntimeError("FastFlow has not been fitted")
-        return self._module
+        self.fitted = module.eval().requires_grad_(False)
 
     @classmethod
-    def restore(cls, config: FastFlowConfig, state: Mapping[str, Tensor]) -> "FastFlow":
-        """Rebuild a fitted FastFlow on the CPU from its module's state, permutations included."""
-        with reproducible(0, torch.device("cpu")):  # what is drawn here, the state replaces
-            module = FastFlowModule(Backbone(config.backbone, STRIDES, None, Path()), config)
-        load_fitted(module, state, cls.title)
-        detector = cls(config)
-        detector._module = module.eval().requires_grad_(False)
-        return detector
+    def build_module(cls, config: FastFlowConfig, state: Mapping[str, Tensor]) -> FastFlowModule:
+        """Backbone and flows; the permutations are part of the state."""
+        with reproducible(0, torch.device("cpu")):  # FrEIA draws from NumPy's global generator
+            return FastFlowModule(Backbone(config.backbone, STRIDES, None, Path()), config)
 
 
 def _train(

@@ -16,7 +16,6 @@ from methods.common.patch_features import PatchFeatures
 from methods.detector import Detector, FitContext, ImageSet, Prediction
 from methods.weights.catalogue import backbone_spec
 from methods.weights.files import WeightIdentity
-from methods.weights.states import load_fitted
 
 STRIDES = (8, 16)
 
@@ -63,7 +62,6 @@ class PatchCore(Detector[PatchCoreConfig]):
     def __init__(self, config: PatchCoreConfig) -> None:
         self.config = config
         self.input_size = config.image_size
-        self._module: PatchDistances | None = None
         self._faiss: FaissSearch | None = None
 
     @classmethod
@@ -83,33 +81,24 @@ class PatchCore(Detector[PatchCoreConfig]):
         backbone = Backbone(self.config.backbone, STRIDES, self.config.backbone_weights, context.weights_dir)
         features = PatchFeatures(backbone, self.config.dim, self.config.image_size).to(context.device)
         bank = memory_bank(features, train, self.config.coreset_fraction, context)
-        self._module = _module(features, bank, self.config).to(context.device).eval()
+        self.fitted = _module(features, bank, self.config).to(context.device).eval()
         self._faiss = None
         self.implementation = {"search": self.config.search}
 
-    def module(self) -> PatchDistances:
-        """The fitted module; it searches by torch, whatever the option ``search`` says."""
-        if self._module is None:
-            raise RuntimeError("PatchCore has not been fitted")
-        return self._module
-
     @classmethod
-    def restore(cls, config: PatchCoreConfig, state: Mapping[str, Tensor]) -> "PatchCore":
-        """Rebuild a fitted PatchCore on the CPU from its module's state."""
+    def build_module(cls, config: PatchCoreConfig, state: Mapping[str, Tensor]) -> PatchDistances:
+        """Backbone and memory bank; it searches by torch, whatever the option ``search`` says."""
         backbone = Backbone(config.backbone, STRIDES, None, Path())
         features = PatchFeatures(backbone, config.dim, config.image_size)
         size = len(state["bank"]) if "bank" in state else 0
-        module = _module(features, torch.empty(size, config.dim), config)
-        load_fitted(module, state, cls.title)
-        detector = cls(config)
-        detector._module = module.eval()
-        return detector
+        return _module(features, torch.empty(size, config.dim), config)
 
     def predict(self, images: Tensor) -> Prediction:
         """Anomaly maps and image scores of images on any device, by the search that the options name."""
         if self.config.search == "torch":
             return super().predict(images)
         module = self.module()
+        assert isinstance(module, PatchDistances)
         if self._faiss is None:
             self._faiss = FaissSearch(module.bank)
         with torch.inference_mode():

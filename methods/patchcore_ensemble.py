@@ -16,7 +16,6 @@ from methods.detector import Detector, FitContext, ImageSet, Progress
 from methods.errors import MethodError
 from methods.weights.catalogue import backbone_spec
 from methods.weights.files import WeightIdentity
-from methods.weights.states import load_fitted
 
 BATCH_SIZE = 8
 
@@ -137,7 +136,6 @@ class PatchCoreEnsemble(Detector[PatchCoreEnsembleConfig]):
     def __init__(self, config: PatchCoreEnsembleConfig) -> None:
         self.config = config
         self.input_size = config.image_size
-        self._module: PatchCoreEnsembleModule | None = None
 
     @classmethod
     def weights(cls, config: PatchCoreEnsembleConfig, weights_dir: Path) -> list[WeightIdentity]:
@@ -164,26 +162,16 @@ class PatchCoreEnsemble(Detector[PatchCoreEnsembleConfig]):
             batches = (images.to(context.device) for images in validation.batches(BATCH_SIZE))
             module.calibrate(number, batches)
             context.progress(Progress("calibration", number + 1, len(members)))
-        self._module = module
-
-    def module(self) -> PatchCoreEnsembleModule:
-        """The fitted module."""
-        if self._module is None:
-            raise RuntimeError("PatchCore-Ens has not been fitted")
-        return self._module
+        self.fitted = module
 
     @classmethod
-    def restore(cls, config: PatchCoreEnsembleConfig, state: Mapping[str, Tensor]) -> "PatchCoreEnsemble":
-        """Rebuild a fitted ensemble on the CPU from its module's state."""
+    def build_module(cls, config: PatchCoreEnsembleConfig, state: Mapping[str, Tensor]) -> PatchCoreEnsembleModule:
+        """Backbones, and memory banks as large as the state's."""
         members = []
         for number, features in enumerate(_features(config, (None,) * len(config.backbones), Path())):
             bank = state.get(f"members.{number}.bank", torch.empty(0))
             members.append(_member(features, torch.empty(len(bank), config.dim), config))
-        module = PatchCoreEnsembleModule(members)
-        load_fitted(module, state, cls.title)
-        detector = cls(config)
-        detector._module = module.eval()
-        return detector
+        return PatchCoreEnsembleModule(members)
 
 
 def _features(

@@ -23,7 +23,6 @@ from methods.errors import MethodError
 from methods.training_length import Epochs, optimiser_steps
 from methods.weights.catalogue import backbone_spec
 from methods.weights.files import WeightIdentity
-from methods.weights.states import load_fitted
 
 STRIDES = (8, 16)
 MARGIN = 0.5
@@ -140,7 +139,6 @@ class SimpleNet(Detector[SimpleNetConfig]):
     def __init__(self, config: SimpleNetConfig) -> None:
         self.config = config
         self.input_size = config.image_size
-        self._module: SimpleNetModule | None = None
 
     @classmethod
     def weights(cls, config: SimpleNetConfig, weights_dir: Path) -> list[WeightIdentity]:
@@ -163,7 +161,7 @@ class SimpleNet(Detector[SimpleNetConfig]):
             raise MethodError("SimpleNet needs at least one training image and was given none")
         config = self.config
         backbone = Backbone(config.backbone, STRIDES, config.backbone_weights, context.weights_dir)
-        module = _untrained(backbone, config).to(context.device)
+        module = _module(backbone, config).to(context.device)
 
         def compute(images: Tensor) -> list[Tensor]:
             return [module.features(images)]
@@ -172,26 +170,15 @@ class SimpleNet(Detector[SimpleNetConfig]):
         length = optimiser_steps(self.training_length(config), len(train))
         self.training_steps = context.training_steps(length)
         self.losses = _train(module, features, config, self.training_steps, context)
-        self._module = module.eval().requires_grad_(False)
-
-    def module(self) -> SimpleNetModule:
-        """The fitted module."""
-        if self._module is None:
-            raise RuntimeError("SimpleNet has not been fitted")
-        return self._module
+        self.fitted = module.eval().requires_grad_(False)
 
     @classmethod
-    def restore(cls, config: SimpleNetConfig, state: Mapping[str, Tensor]) -> "SimpleNet":
-        """Rebuild a fitted SimpleNet on the CPU from its module's state."""
-        with torch.random.fork_rng([]):  # the initial weights, which the state replaces, are drawn
-            module = _untrained(Backbone(config.backbone, STRIDES, None, Path()), config)
-        load_fitted(module, state, cls.title)
-        detector = cls(config)
-        detector._module = module.eval().requires_grad_(False)
-        return detector
+    def build_module(cls, config: SimpleNetConfig, state: Mapping[str, Tensor]) -> SimpleNetModule:
+        """Backbone, adaptor and discriminator."""
+        return _module(Backbone(config.backbone, STRIDES, None, Path()), config)
 
 
-def _untrained(backbone: Backbone, config: SimpleNetConfig) -> SimpleNetModule:
+def _module(backbone: Backbone, config: SimpleNetConfig) -> SimpleNetModule:
     return SimpleNetModule(PatchFeatures(backbone, config.dim, config.image_size, level_dim=config.dim), config)
 
 

@@ -16,7 +16,6 @@ from methods.detector import Detector, FitContext, ImageSet, Progress
 from methods.errors import MethodError
 from methods.weights.catalogue import backbone_spec
 from methods.weights.files import WeightIdentity
-from methods.weights.states import load_fitted
 
 STRIDES = (4, 8, 16)
 """Of the levels that positions are compared by."""
@@ -153,7 +152,6 @@ class Spade(Detector[SpadeConfig]):
     def __init__(self, config: SpadeConfig) -> None:
         self.config = config
         self.input_size = config.image_size
-        self._module: SpadeModule | None = None
 
     @classmethod
     def weights(cls, config: SpadeConfig, weights_dir: Path) -> list[WeightIdentity]:
@@ -178,20 +176,10 @@ class Spade(Detector[SpadeConfig]):
                 module.remember(done, images.to(context.device))
                 done += len(images)
                 context.progress(Progress("features", done, len(train)))
-        self._module = module
-
-    def module(self) -> SpadeModule:
-        """The fitted module."""
-        if self._module is None:
-            raise RuntimeError("SPADE has not been fitted")
-        return self._module
+        self.fitted = module
 
     @classmethod
-    def restore(cls, config: SpadeConfig, state: Mapping[str, Tensor]) -> "Spade":
-        """Rebuild a fitted SPADE on the CPU from its module's state."""
+    def build_module(cls, config: SpadeConfig, state: Mapping[str, Tensor]) -> SpadeModule:
+        """Backbone, and galleries of as many images as the state has."""
         count = len(state["images"]) if "images" in state else 1
-        module = SpadeModule(Backbone(config.backbone, (*STRIDES, LAST_STRIDE), None, Path()), count, config)
-        load_fitted(module, state, cls.title)
-        detector = cls(config)
-        detector._module = module.eval()
-        return detector
+        return SpadeModule(Backbone(config.backbone, (*STRIDES, LAST_STRIDE), None, Path()), count, config)

@@ -3,9 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -74,7 +73,6 @@ class EfficientAd(Detector[EfficientAdConfig]):
 
     def __init__(self, config: EfficientAdConfig) -> None:
         self.config = config
-        self._network: EfficientAdNetwork | None = None
 
     @classmethod
     def weights(cls, config: EfficientAdConfig, weights_dir: Path) -> list[WeightIdentity]:
@@ -107,43 +105,17 @@ class EfficientAd(Detector[EfficientAdConfig]):
         step = choose_step(config.step, context.device)
         options = TrainingOptions(config.learning_rate, config.weight_decay, config.training_precision, step)
         self.training_steps = context.training_steps(config.training_steps)
-        network = self._untrained(config)
+        network = self.build_module(config, {})
         load_teacher(network.teacher, self.size, config.teacher, context.weights_dir)
         network.to(context.device)
         self.losses = train_network(network, train, context, self.training_steps, options)
         measure_quantiles(network, validation, context)
         self.implementation = {"training step": step}
-        self._network = network
-
-    def module(self) -> EfficientAdNetwork:
-        """The fitted networks: images to anomaly maps and image scores (Algorithm 2).
-
-        Raises:
-            RuntimeError: The detector has not been fitted.
-        """
-        if self._network is None:
-            raise RuntimeError("module before fit")
-        return self._network
+        self.fitted = network
 
     @classmethod
-    def restore(cls, config: EfficientAdConfig, state: Mapping[str, Tensor]) -> Self:
-        """Rebuild a fitted detector on the CPU from the ``state_dict`` of its :meth:`module`; loads no other weights.
-
-        Raises:
-            MethodError: The state is not that of a detector with these options.
-        """
-        with torch.random.fork_rng([]):  # the initial weights, which the state replaces, are drawn
-            network = cls._untrained(config)
-        try:
-            network.load_state_dict(state)
-        except RuntimeError as error:
-            raise MethodError(f"this is not the state of a fitted {cls.title} with {config}: {error}") from error
-        detector = cls(config)
-        detector._network = network.eval().requires_grad_(False)
-        return detector
-
-    @classmethod
-    def _untrained(cls, config: EfficientAdConfig) -> EfficientAdNetwork:
+    def build_module(cls, config: EfficientAdConfig, state: Mapping[str, Tensor]) -> EfficientAdNetwork:
+        """The untrained networks."""
         return EfficientAdNetwork(cls.size, padding=config.padding, map_border=config.map_border)
 
 

@@ -23,7 +23,6 @@ from methods.rdpp.networks import Reconstruction
 from methods.training_length import Epochs
 from methods.weights.catalogue import backbone_spec
 from methods.weights.files import WeightIdentity
-from methods.weights.states import load_fitted
 
 STRIDES = (4, 8, 16)
 SIGMA = 4.0
@@ -117,7 +116,6 @@ class Rdpp(Detector[RdppConfig]):
     def __init__(self, config: RdppConfig) -> None:
         self.config = config
         self.input_size = config.image_size
-        self._module: RdppModule | None = None
 
     @classmethod
     def weights(cls, config: RdppConfig, weights_dir: Path) -> list[WeightIdentity]:
@@ -139,23 +137,12 @@ class Rdpp(Detector[RdppConfig]):
         module = RdppModule(backbone, self.config).to(context.device)
         self.training_steps = context.training_steps(self.training_length(self.config).steps(len(train)))
         self.losses = _train(module, train, self.config, self.training_steps, context)
-        self._module = module.eval().requires_grad_(False)
-
-    def module(self) -> RdppModule:
-        """The fitted module."""
-        if self._module is None:
-            raise RuntimeError("RD++ has not been fitted")
-        return self._module
+        self.fitted = module.eval().requires_grad_(False)
 
     @classmethod
-    def restore(cls, config: RdppConfig, state: Mapping[str, Tensor]) -> "Rdpp":
-        """Rebuild a fitted RD++ on the CPU from its module's state."""
-        with torch.random.fork_rng([]):  # what is drawn here, the state replaces
-            module = RdppModule(Backbone(config.backbone, STRIDES, None, Path()), config)
-        load_fitted(module, state, cls.title)
-        detector = cls(config)
-        detector._module = module.eval().requires_grad_(False)
-        return detector
+    def build_module(cls, config: RdppConfig, state: Mapping[str, Tensor]) -> RdppModule:
+        """Encoder, projections, bottleneck and decoder."""
+        return RdppModule(Backbone(config.backbone, STRIDES, None, Path()), config)
 
 
 def _train(

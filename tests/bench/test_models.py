@@ -152,7 +152,7 @@ class TiedDetector(Detector[NoOptions]):
 
     def __init__(self, config: NoOptions) -> None:
         self.config = config
-        self._module = Tied()
+        self.fitted = Tied()
 
     @classmethod
     def weights(cls, config: NoOptions, weights_dir: Path) -> list[WeightIdentity]:
@@ -160,14 +160,9 @@ class TiedDetector(Detector[NoOptions]):
 
     def fit(self, train: ImageSet, validation: ImageSet, context: FitContext) -> None: ...
 
-    def module(self) -> nn.Module:
-        return self._module
-
     @classmethod
-    def restore(cls, config: NoOptions, state: Mapping[str, Tensor]) -> "TiedDetector":
-        detector = cls(config)
-        detector._module.load_state_dict(state)
-        return detector
+    def build_module(cls, config: NoOptions, state: Mapping[str, Tensor]) -> nn.Module:
+        return Tied()
 
 
 def test_tensors_that_share_memory_are_kept_each_for_itself(

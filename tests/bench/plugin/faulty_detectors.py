@@ -297,7 +297,7 @@ class StaysInTraining(Fitted):
 
 class ForgetsThatItIsNotFitted(Tiny):
     def module(self):
-        return vars(self)["_module"].eval()
+        return vars(self)["fitted"].eval()
 
 
 class HalfState(TinyModule):
@@ -314,8 +314,8 @@ class AcceptsAnyState(Tiny):
     @classmethod
     def restore(cls, config, state):
         detector = cls(config)
-        detector._module = cls.Module(config).eval()
-        detector._module.load_state_dict(state, strict=False)
+        detector.fitted = cls.Module(config).eval()
+        detector.fitted.load_state_dict(state, strict=False)
         return detector
 
 

@@ -19,7 +19,6 @@ from methods.common.precision import run_network
 from methods.detector import Detector, FitContext, ImageSet, Progress
 from methods.errors import MethodError
 from methods.weights.files import WeightIdentity
-from methods.weights.states import load_fitted
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,6 @@ class Tiny(Detector[TinyConfig]):
     def __init__(self, config: TinyConfig) -> None:
         self.config = config
         self.input_size = (config.side, config.side)
-        self._module: TinyModule | None = None
 
     @classmethod
     def weights(cls, config: TinyConfig, weights_dir: Path) -> list[WeightIdentity]:
@@ -107,19 +105,11 @@ class Tiny(Detector[TinyConfig]):
         self.implementation = {"mean": "running"}
         module.mean.copy_(total / self.training_steps)
         module.behaviour = behaviour
-        self._module = module.to(context.device).eval()
-
-    def module(self) -> TinyModule:
-        if self._module is None:
-            raise RuntimeError("Tiny has not been fitted")
-        return self._module
+        self.fitted = module.to(context.device).eval()
 
     @classmethod
-    def restore(cls, config: TinyConfig, state: Mapping[str, Tensor]) -> "Tiny":
-        detector = cls(config)
-        detector._module = cls.Module(config).eval()
-        load_fitted(detector._module, state, cls.title)
-        return detector
+    def build_module(cls, config: TinyConfig, state: Mapping[str, Tensor]) -> TinyModule:
+        return cls.Module(config)
 
 
 def misbehave(how: str | None) -> None:
