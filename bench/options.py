@@ -152,7 +152,7 @@ class RunOptions:
     )
     train_scale: Annotated[float, Limits(gt=0, allow_inf_nan=False)] = 1.0
     set: Annotated[dict[str, dict[str, Any]], Parsed(_assignments)] = field(default_factory=dict)
-    preset: Annotated[str | None, Flag(default="each paper's options, on the demo alone embedded")] = None
+    preset: Annotated[str | None, Flag(default="each paper's options, on the demo alone demo or embedded")] = None
     penalty_images: Annotated[
         Literal["none"] | Folder | None,
         Flag(default="imagenet, else photographs under the data root, else none"),

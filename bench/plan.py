@@ -28,8 +28,8 @@ from methods.registry import load_method
 from methods.training_length import optimiser_steps, scaled_steps
 from results.record import Record
 
-EMBEDDED = "embedded"
-"""The preset that the demo takes by itself: it needs no download."""
+DEMO_PRESETS = ("demo", "embedded")
+"""The first of these that a method has is the preset that the demo takes by itself: it needs no download."""
 HELD_OUT = "validation images held out"
 """What a row says of a method that is fitted on fewer images than it could be, so that thresholds can be chosen."""
 
@@ -158,8 +158,8 @@ def _entrant(
     demo_only: bool,
 ) -> Entrant:
     preset = options.preset
-    if preset is None and demo_only and EMBEDDED in method.presets:
-        preset = EMBEDDED
+    if preset is None and demo_only:
+        preset = next((name for name in DEMO_PRESETS if name in method.presets), None)
     config = make_config(method, preset, options.set.get(name, {}))
     try:
         weights = tuple(method.weights(config, options.weights_dir))

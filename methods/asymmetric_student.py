@@ -200,7 +200,9 @@ class AsymmetricStudentTeacher(Detector[AsymmetricStudentConfig]):
     title = "AST"
     source = "Rudolph et al., WACV 2023"
     Config = AsymmetricStudentConfig
-    presets: ClassVar = {"embedded": {"backbone": "efficientnet_lite0", "image_size": (256, 256)}}
+    # The student is as much wider than the features, 112 channels of theirs, as the paper's than its 304.
+    _embedded: ClassVar = {"backbone": "efficientnet_lite0", "image_size": (256, 256), "student_channels": 384}
+    presets: ClassVar = {"embedded": _embedded, "demo": {**_embedded, "epochs": 6}}
     packages = ("torch", "timm")
     fused = "batch norms"
 

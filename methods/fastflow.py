@@ -101,7 +101,8 @@ class FastFlow(Detector[FastFlowConfig]):
     title = "FastFlow"
     source = "Yu et al., arXiv 2111.07677, 2021"
     Config = FastFlowConfig
-    presets: ClassVar = {"embedded": {"backbone": "efficientnet_lite0"}}
+    _embedded: ClassVar = {"backbone": "efficientnet_lite0"}
+    presets: ClassVar = {"embedded": _embedded, "demo": {**_embedded, "training_steps": 15}}
     packages = ("torch", "timm", "FrEIA")
     fused = "batch norms"
 

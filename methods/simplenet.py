@@ -132,7 +132,8 @@ class SimpleNet(Detector[SimpleNetConfig]):
     source = "Liu et al., CVPR 2023"
     Config = SimpleNetConfig
     # Of 152 channels, 1536 numbers per patch would tell nothing more.
-    presets: ClassVar = {"embedded": {"backbone": "efficientnet_lite0", "dim": 512}}
+    _embedded: ClassVar = {"backbone": "efficientnet_lite0", "dim": 512}
+    presets: ClassVar = {"embedded": _embedded, "demo": {**_embedded, "epochs": 20}}
     packages = ("torch", "timm")
     fused = "batch norms of the backbone; neighbourhoods and both poolings as one convolution"
 

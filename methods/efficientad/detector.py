@@ -124,7 +124,10 @@ class EfficientAdS(EfficientAd):
 
     title = "EfficientAD-S"
     size = "S"
-    presets: ClassVar[Mapping[str, Mapping[str, object]]] = {"embedded": {"teacher": "embedded"}}
+    presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
+        "embedded": {"teacher": "embedded"},
+        "demo": {"teacher": "embedded", "training_steps": 40},
+    }
 
 
 class EfficientAdM(EfficientAd):

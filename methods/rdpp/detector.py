@@ -109,7 +109,8 @@ class Rdpp(Detector[RdppConfig]):
     title = "RD++"
     source = "Tien et al., CVPR 2023"
     Config = RdppConfig
-    presets: ClassVar = {"embedded": {"backbone": "efficientnet_lite0"}}
+    _embedded: ClassVar = {"backbone": "efficientnet_lite0"}
+    presets: ClassVar = {"embedded": _embedded, "demo": {**_embedded, "epochs": 20}}
     packages = ("torch", "timm")
     fused = "batch norms"
 
