@@ -69,6 +69,11 @@ def make_plan(options: RunOptions, cache: Cache) -> Plan:
             raise UsageError(
                 f"--set names the method {name!r}, which does not take part{guess}\n  Allowed: {', '.join(methods)}"
             )
+    if options.oracle and options.precision != "fp32":
+        raise UsageError(
+            f"--oracle evaluates states of a training, which is in fp32, and --precision is {options.precision}\n"
+            "  Leave one of them out."
+        )
     device = device_kind(options.device)
     check_precision(options.precision, torch.device(device), forced=options.force)
     scenarios = select_scenarios(options.datasets, options.data_root, cache, options.masks)

@@ -27,6 +27,7 @@ from results.arrays import (
     write_normal_maps,
 )
 from results.definition_values import DEFINITIONS_FILE, DefinitionValue, write_definitions
+from results.epoch_states import ORACLE_FILE, write_epoch_states
 from results.migrations import load_record
 from results.record import Data, Failure, Record, Weights
 from results.regions import REGIONS_FILE, write_regions
@@ -109,6 +110,8 @@ def record_cell(
         "model": model.sha256 if model else None,
         "timings": result.timings,
     }
+    if result.states is not None:
+        write_epoch_states(directory, result.states)
     return record_evaluation(store, {**fields, **of_fit}, result.evaluation, keep_maps=keep_maps)
 
 
@@ -175,7 +178,7 @@ def record_failure(store: RunStore, fields: Fields, failure: Failure) -> Record:
         ResultError: The record cannot be written.
     """
     record = _record({**fields, "status": "failed", "failure": failure})
-    for name in (EXAMPLES_FILE, MAPS_FILE, NORMAL_MAPS_FILE, REGIONS_FILE, DEFINITIONS_FILE):
+    for name in (EXAMPLES_FILE, MAPS_FILE, NORMAL_MAPS_FILE, REGIONS_FILE, DEFINITIONS_FILE, ORACLE_FILE):
         (store.cell_directory(record) / name).unlink(missing_ok=True)
     store.write(record)
     return record
