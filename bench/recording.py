@@ -12,7 +12,7 @@ from bench.datasets.scenario import Scenario
 from bench.errors import user_errors
 from bench.machine.devices import Slot
 from bench.machine.environment import DISTRIBUTION, environment, package_versions
-from bench.models import ModelDescription, link_model, save_model
+from bench.models import ModelDescription, has_model, link_model, save_model
 from bench.protocol import PROTOCOL
 from bench.scoring import Evaluation
 from bench.thresholding import Calibration
@@ -100,7 +100,7 @@ def record_cell(
     model = None
     if result.fitted.kept is not None:
         model = link_model(result.fitted.kept, directory)
-    elif keep_model:
+    elif keep_model or has_model(directory):
         model = save_model(directory, result.fitted.detector, _description(cell, result))
     of_fit = {
         "training_steps": facts.training_steps,

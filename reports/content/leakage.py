@@ -95,4 +95,4 @@ def _fields(choices: Sequence[_Choice], metrics: Sequence[str]) -> list[Field]:
 def _mean_text(values: Sequence[float]) -> str:
     """The mean over cells in percent, with its standard deviation if there are several."""
     deviation = stdev(values) if len(values) > 1 else None
-    return mean_text(Mean(fmean(values) if values else None, deviation, frozenset()))
+    return mean_text(Mean(fmean(values) if values else None, deviation, frozenset())).replace("-", "−")
