@@ -297,7 +297,7 @@ class StaysInTraining(Fitted):
 
 class ForgetsThatItIsNotFitted(Tiny):
     def module(self):
-        return vars(self)["fitted"].eval()
+        return self.fitted.eval()
 
 
 class HalfState(TinyModule):
