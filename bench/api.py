@@ -83,7 +83,7 @@ def run(
 
     Raises:
         BenchError: The arguments make no sense, or the run folder cannot be used.
-        MethodError: A method does not take its options, or its weights are missing.
+        MethodError: A method does not take its options, or no method has its weights.
         ResultError: The run folder cannot be read or written.
     """
     given = {name: value for name, value in locals().items() if name != "console"}

@@ -28,7 +28,7 @@ from bench.thresholding import NONE_HELD_OUT, Calibration, Uncalibrated
 from methods.common.precision import check_precision, set_precision
 from methods.common.seeding import reproducible
 from methods.detector import Detector, FitContext, ImageSet, Prediction, Progress
-from methods.errors import MethodError
+from methods.errors import MethodError, WeightsError
 from methods.registry import load_method
 from results.arrays import MAPS_FILE, read_maps
 from results.epoch_states import EpochState
@@ -94,10 +94,12 @@ def run_cell(
 
     Raises:
         DataError: The scenario cannot be used, or a file in it or the kept model is damaged.
-        MethodError: The method cannot be fitted, or gives scores that are no numbers.
+        MethodError: The method cannot be fitted, its weights are missing, or it gives scores that are no numbers.
         MetricError: The maps allow no evaluation.
         ResultError: The kept maps are damaged.
     """
+    if cell.entrant.unavailable:
+        raise WeightsError(cell.entrant.unavailable)
     scenario, clock = cell.scenario, _Clock()
     scenario.check()
     with clock("decode"):

@@ -67,7 +67,7 @@ def prepare(options: RunOptions) -> PreparedRun:
 
     Raises:
         BenchError: The options make no sense, or the run folder cannot be used.
-        MethodError: A method does not take its options, or its weights are missing.
+        MethodError: A method does not take its options, or no method has its weights.
         ResultError: The run folder cannot be read.
     """
     slots = choose_slots(options.device, options.workers)
@@ -130,7 +130,7 @@ def run(options: RunOptions, console: Console) -> int:
 
     Raises:
         BenchError: The options make no sense, or the run folder cannot be used.
-        MethodError: A method does not take its options, or its weights are missing.
+        MethodError: A method does not take its options, or no method has its weights.
         ResultError: The run folder cannot be read or written.
     """
     prepared = prepare(options)
