@@ -96,5 +96,8 @@ BUILT_IN_SETUPS: Mapping[str, Setup] = {
     ),
     "ast": Setup({"backbone": "efficientnet_lite0", "image_size": (96, 64), "epochs": 10, "student_channels": 64}),
     "rdpp": Setup({"backbone": "efficientnet_lite0", "image_size": (96, 64), "epochs": 10}),
+    "l2bt": Setup(
+        {"backbone": "efficientnet_lite0", "levels": (3, 4), "image_size": (96, 64), "hidden_dim": 64, "epochs": 20}
+    ),
 }
 """One line per built-in method, by its name in the registry."""
