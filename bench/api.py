@@ -47,6 +47,7 @@ def run(
     cache: bool = True,
     keep_maps: bool = False,
     keep_models: bool = False,
+    oracle: bool = False,
     force: bool = False,
     retry_failed: bool = False,
     console: Console | None = None,
@@ -73,6 +74,7 @@ def run(
         cache: Keep decoded images on disk.
         keep_maps: Keep the anomaly maps beside each record.
         keep_models: Keep the fitted detector beside each record, for :func:`load_detector`.
+        oracle: Also evaluate every epoch's state on the test images, kept apart from all results.
         force: Run in a precision that the CPU only emulates.
         retry_failed: Run the cells again that failed before.
         console: Where to show the progress; nowhere when ``None``.
