@@ -15,6 +15,7 @@ from bench.commands.methods import methods
 from bench.commands.report import report
 from bench.commands.run import run
 from bench.commands.submit import submit
+from bench.commands.weights import app as weights
 from bench.errors import user_errors
 
 app = typer.Typer(
@@ -67,6 +68,7 @@ add_command(app, submit)
 add_command(app, methods)
 add_command(app, datasets)
 app.add_typer(data)
+app.add_typer(weights)
 add_command(app, doctor)
 add_late_command(
     app,
