@@ -16,6 +16,7 @@ from bench.commands.new_method import new_method
 from bench.commands.report import report
 from bench.commands.run import run
 from bench.commands.submit import submit
+from bench.commands.weights import app as weights
 from bench.errors import user_errors
 
 app = typer.Typer(
@@ -69,6 +70,7 @@ add_command(app, methods)
 add_command(app, new_method, name="new-method")
 add_command(app, datasets)
 app.add_typer(data)
+app.add_typer(weights)
 add_command(app, doctor)
 add_late_command(
     app,

@@ -61,7 +61,7 @@ class Flag:
     default: str = ""
     argument: str = ""
     negatable: bool = False
-    completions: Literal["", "methods", "datasets", "collections"] = ""
+    completions: Literal["", "methods", "datasets", "collections", "weights"] = ""
 
 
 def _listed(value: object) -> object:
@@ -101,6 +101,7 @@ def default_data_root() -> Path:
 
 
 Folder = Annotated[Path, Parsed(_expanded)]
+Listed = Annotated[tuple[str, ...], Parsed(_listed)]
 DataRoot = Annotated[Folder, Flag(default="$BENCH_DATA, else ./data")]
 WeightsDir = Annotated[Folder, Flag(default="weights under $BENCH_CACHE, else under ~/.cache/anomaly-bench")]
 Masks = Annotated[Literal["nonzero", "half"] | None, Flag(default="what the collection's owners say, else decided")]
