@@ -70,7 +70,7 @@ class Setup:
 
 LEARNS_NOTHING = {"orientation": "a random teacher tells nothing apart after a few steps"}
 SLOW_FIT = dict.fromkeys(
-    ("determinism", "one-image", "gray", "test-data"), "the fit of efficientad_s is the same, and faster"
+    ("determinism", "observed", "one-image", "gray", "test-data"), "the fit of efficientad_s is the same, and faster"
 )
 NO_TEACHER = {"embedded": "no teacher of this size is embedded"}
 

@@ -10,7 +10,7 @@ from methods.common.backbones import Backbone
 from methods.common.patch_features import PatchFeatures
 from methods.common.statistics import ChannelStatistics
 from methods.detector import ImageSource
-from methods.efficientad.pdn import TEACHER_CHANNELS
+from methods.efficientad.pdn import MARGIN, RECEPTIVE_FIELD, STRIDE, TEACHER_CHANNELS
 from methods.errors import MethodError
 
 POOL = 2048
@@ -139,3 +139,27 @@ def grayscale(images: Tensor, chosen: Tensor) -> Tensor:
     images = images.clone()
     images[chosen] = rgb_to_grayscale(images[chosen], num_output_channels=3)
     return images
+
+
+def squares(images: Tensor, target: Tensor, side: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Cut one random square out of each image, and the target of the unpadded network's outputs on it.
+
+    Args:
+        images: (B, C, H, W).
+        target: Of the padded network's outputs on the whole images, (B, D, H / 4, W / 4).
+        side: In pixels, of the squares; their corners are multiples of the stride, as their outputs' patches are.
+        generator: Draws the corners.
+
+    Returns:
+        Squares (B, C, side, side) and target (B, D, n, n), for the n * n patches that lie inside a square.
+    """
+    outputs = (side - RECEPTIVE_FIELD) // STRIDE + 1
+    rows = torch.randint((images.shape[2] - side) // STRIDE + 1, (len(images),), generator=generator).tolist()
+    columns = torch.randint((images.shape[3] - side) // STRIDE + 1, (len(images),), generator=generator).tolist()
+    cut_images, cut_target = [], []
+    for image, features, row, column in zip(images, target, rows, columns, strict=True):
+        top, left = row * STRIDE, column * STRIDE
+        cut_images.append(image[:, top : top + side, left : left + side])
+        top, left = row + MARGIN, column + MARGIN
+        cut_target.append(features[:, top : top + outputs, left : left + outputs])
+    return torch.stack(cut_images), torch.stack(cut_target)

@@ -11,7 +11,7 @@ from methods.common.precision import cpu_features, lacks_instructions
 from methods.detector import ImageSet
 from methods.efficientad import distillation, distillation_target
 from methods.efficientad.distillation import DistillationConfig, distill
-from methods.efficientad.distillation_target import DistillationTarget, PhotographPool
+from methods.efficientad.distillation_target import DistillationTarget, PhotographPool, squares
 from methods.efficientad.pdn import TEACHER_CHANNELS, patch_description_network
 from methods.efficientad.teachers import load_teacher, teacher_identity
 from methods.errors import MethodError
@@ -183,3 +183,32 @@ def test_a_large_folder_is_drawn_in_pools(tmp_path, monkeypatch):
     run(tmp_path / "parts.safetensors", config, photographs)
     whole, parts = (load_file(tmp_path / f"{name}.safetensors") for name in ("whole", "parts"))
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
+
+
+@pytest.mark.parametrize("size", ["S", "M"])
+def test_a_square_s_target_is_what_the_padded_network_says_of_its_patches(size):
+    torch.manual_seed(0)
+    padded = patch_description_network(size, TEACHER_CHANNELS, padding=True)
+    unpadded = patch_description_network(size, TEACHER_CHANNELS, padding=False)
+    unpadded.load_state_dict(padded.state_dict())
+    images = torch.rand(3, 3, 64, 64)
+    with torch.inference_mode():
+        cut, target = squares(images, padded(images), 40, torch.Generator().manual_seed(1))
+        assert cut.shape == (3, 3, 40, 40)
+        torch.testing.assert_close(unpadded(cut), target)
+    assert len({square.sum().item() for square in cut}) == 3
+
+
+def test_squares_reach_every_part_of_the_image():
+    image = torch.arange(64 * 64).reshape(1, 1, 64, 64)
+    generator = torch.Generator().manual_seed(0)
+    drawn = [squares(image, torch.zeros(1, 1, 16, 16), 52, generator)[0][0, 0, 0, 0].item() for _ in range(100)]
+    assert sorted(set(drawn)) == [row * 64 + column for row in (0, 4, 8, 12) for column in (0, 4, 8, 12)]
+
+
+def test_distilling_on_squares_is_reproducible_and_another_training(tmp_path):
+    config = replace(CONFIG, steps=2, crop=40)
+    losses = run(tmp_path / "first.safetensors", config)
+    assert losses == run(tmp_path / "second.safetensors", config)
+    assert losses != run(tmp_path / "third.safetensors", replace(CONFIG, steps=2))
+    assert "--crop 40" in (tmp_path / "first.md").read_text()
