@@ -23,6 +23,8 @@ BUILT_IN = {
     "patchcore_ens": "methods.patchcore_ensemble:PatchCoreEnsemble",
     "ast": "methods.asymmetric_student:AsymmetricStudentTeacher",
     "rdpp": "methods.rdpp.detector:Rdpp",
+    "st": "methods.uninformed_students:UninformedStudents",
+    "gcad": "methods.gcad.detector:Gcad",
 }
 
 

@@ -96,5 +96,11 @@ BUILT_IN_SETUPS: Mapping[str, Setup] = {
     ),
     "ast": Setup({"backbone": "efficientnet_lite0", "image_size": (96, 64), "epochs": 10, "student_channels": 64}),
     "rdpp": Setup({"backbone": "efficientnet_lite0", "image_size": (96, 64), "epochs": 10}),
+    "st": Setup(
+        {"patch_sizes": (17, 33), "teachers": ("random", "embedded"), "image_size": (96, 64), "stride": 4, "epochs": 4}
+    ),
+    "gcad": Setup(
+        {"teacher": "embedded", "image_size": (96, 64), "unet_width": 4, "jitter": 0.0, "training_steps": 30}
+    ),
 }
 """One line per built-in method, by its name in the registry."""
