@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from methods.common.frozen_features import FrozenFeatures
+from methods.common.precision import TrainingPrecision
 from methods.common.resident_images import ResidentImages
 from methods.common.statistics import ChannelStatistics
 from methods.common.torchvision_import import import_torchvision
@@ -19,7 +20,7 @@ from methods.efficientad import fast_step, step
 from methods.efficientad.networks import QUANTILES, EfficientAdNetwork
 from methods.efficientad.pdn import TEACHER_CHANNELS
 from methods.efficientad.penalty import PenaltyImages
-from methods.efficientad.step import StepLoss, StepName, TrainingPrecision
+from methods.efficientad.step import StepLoss, StepName
 
 TEACHER_CACHE_BYTES = 2 * 2**30
 """Of the device, for the teacher's features of training images: about 440 images unpadded in float32."""
