@@ -1,6 +1,6 @@
 """S-T (Bergmann et al., CVPR 2020, "Uninformed Students"): students fail to follow teachers, and one another."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
@@ -91,7 +91,8 @@ class Scale(nn.Module):
     def __init__(self, patch_size: PatchSize, students: int, stride: int) -> None:
         super().__init__()
         self.teacher = PatchNetwork(patch_size, stride)
-        self.students = nn.ModuleList(PatchNetwork(patch_size, stride) for _ in range(students))
+        ensemble = [PatchNetwork(patch_size, stride) for _ in range(students)]
+        self.students: Sequence[PatchNetwork] = nn.ModuleList(ensemble)  # type: ignore[assignment]
         self.register_buffer("mean", torch.zeros(1, DESCRIPTOR_CHANNELS, 1, 1))
         self.register_buffer("std", torch.ones(1, DESCRIPTOR_CHANNELS, 1, 1))
         self.combine = StandardisedSum(2)
@@ -139,8 +140,9 @@ class UninformedStudentsModule(nn.Module):
     def __init__(self, config: UninformedStudentsConfig) -> None:
         super().__init__()
         self.normalise = Normalise()
-        self.scales = nn.ModuleList(Scale(size, config.students, config.stride) for size in config.patch_sizes)
-        self.networks = [f"scales.{n}.{part}" for n in range(len(self.scales)) for part in ("teacher", "students")]
+        scales = [Scale(size, config.students, config.stride) for size in config.patch_sizes]
+        self.scales: Sequence[Scale] = nn.ModuleList(scales)  # type: ignore[assignment]
+        self.networks = [f"scales.{n}.{part}" for n in range(len(scales)) for part in ("teacher", "students")]
         height, width = config.image_size
         self.upsample = Resize((height // config.stride, width // config.stride), config.image_size)
 

@@ -97,7 +97,7 @@ def distil_patch_teacher(
             "Network that describes patches, distilled as Bergmann et al. (CVPR 2020) say, for S-T and GCAD.\n"
             f"float16 weights; input: ImageNet-normalised RGB; output: {DESCRIPTOR_CHANNELS} numbers per patch."
         ),
-        loss="Squared distance of decoded descriptors from the backbone's, and the sum of their channels' correlations.",
+        loss="Squared distance of decoded descriptors from the backbone's, and the sum of the channels' correlations.",
         command="bench distill patch-teacher",
     )
     return train_on_photographs(training, config, facts, out, card, progress=progress)
@@ -171,20 +171,22 @@ class PatchTeacherTraining:
 
         side = self._config.enlargement * self._config.patch_size
         (features,) = self._backbone(resize(patches, [side, side]))
-        return features.mean((2, 3))
+        pooled: Tensor = features.mean((2, 3))
+        return pooled
 
 
 def distillation(decoded: Tensor, target: Tensor) -> Tensor:
     """Squared distance of decoded descriptors from the backbone's features, both (B, C), averaged over patches: L_k."""
-    return (decoded - target).square().sum(1).mean()
+    squares: Tensor = (decoded - target).square()
+    return squares.sum(1).mean()
 
 
 def correlation(descriptors: Tensor) -> Tensor:
     """Sum of the correlations over a batch of each channel of descriptors (B, C) with each other: L_c."""
     centred = descriptors - descriptors.mean(0)
     unit = centred / centred.norm(dim=0).clamp_min(1e-8)
-    # The correlation matrix is unit.T @ unit, and ones on its diagonal.
-    return (unit.T @ unit).sum() - unit.square().sum()
+    correlations: Tensor = unit.T @ unit
+    return correlations.sum() - correlations.trace()
 
 
 def random_patches(images: Tensor, side: int, grayscale_probability: float, generator: torch.Generator) -> Tensor:

@@ -76,4 +76,4 @@ class PatchNetwork(nn.Module):
 
 def patch_stride(patch_size: PatchSize) -> int:
     """Stride at which a network's poolings all halve the resolution, as they do on one patch."""
-    return 2 ** LAYERS[patch_size].count(_POOL)
+    return 1 << LAYERS[patch_size].count(_POOL)

@@ -8,6 +8,10 @@ TEACHER_CHANNELS = 384
 """Channels of the teacher's output; the student has twice as many (Algorithm 1, line 1)."""
 RECEPTIVE_FIELD = 33
 """Side in pixels of the image patch that one output vector describes."""
+STRIDE = 4
+"""Distance in pixels between the patches of neighbouring output vectors."""
+MARGIN = 4
+"""Rows and columns of the padded network's output, at each side, that the unpadded network does not have."""
 
 Size = Literal["S", "M"]
 

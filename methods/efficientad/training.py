@@ -11,6 +11,7 @@ from torch import Tensor
 
 from methods.common.colour_jitter import colour_jitter
 from methods.common.frozen_features import FrozenFeatures, measured_features
+from methods.common.precision import TrainingPrecision
 from methods.common.resident_images import ResidentImages
 from methods.common.torchvision_import import import_torchvision
 from methods.common.training import train
@@ -19,7 +20,7 @@ from methods.efficientad import fast_step, step
 from methods.efficientad.networks import QUANTILES, EfficientAdNetwork
 from methods.efficientad.pdn import TEACHER_CHANNELS
 from methods.efficientad.penalty import PenaltyImages
-from methods.efficientad.step import StepLoss, StepName, TrainingPrecision
+from methods.efficientad.step import StepLoss, StepName
 
 TEACHER_CACHE_BYTES = 2 * 2**30
 """Of the device, for the teacher's features of training images: about 440 images unpadded in float32."""

@@ -6,12 +6,13 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from methods.common import photograph_training
 from methods.common.backbones import Backbone
 from methods.common.precision import cpu_features, lacks_instructions
 from methods.detector import ImageSet
-from methods.efficientad import distillation, distillation_target
+from methods.efficientad import distillation_target
 from methods.efficientad.distillation import DistillationConfig, distill
-from methods.efficientad.distillation_target import DistillationTarget, PhotographPool
+from methods.efficientad.distillation_target import DistillationTarget, photograph_pool, squares
 from methods.efficientad.pdn import TEACHER_CHANNELS, patch_description_network
 from methods.efficientad.teachers import load_teacher, teacher_identity
 from methods.errors import MethodError
@@ -91,7 +92,7 @@ def test_distillation_lowers_the_loss_and_says_how_it_was_made(tmp_path):
 @pytest.mark.parametrize("cache_gib", [7.0, 0.0])
 def test_an_interrupted_run_continues_to_the_same_teacher(cache_gib, tmp_path):
     config = DistillationConfig(
-        "S", "efficientnet_lite0", steps=5, batch_size=2, schedule="cosine", cache_gib=cache_gib
+        backbone="efficientnet_lite0", steps=5, batch_size=2, schedule="cosine", cache_gib=cache_gib
     )
     whole, parts = tmp_path / "whole.safetensors", tmp_path / "parts.safetensors"
     losses = run(whole, config, checkpoint_every=2)
@@ -158,7 +159,7 @@ def test_learning_rates():
 def test_features_are_normalised_per_channel(tmp_path):
     """Over the photographs drawn, as few as they are, the target has mean 0 and standard deviation 1."""
     backbone = Backbone("efficientnet_lite0", (8, 16), "auto", tmp_path)
-    pool = PhotographPool(Photographs(), seed=0)
+    pool = photograph_pool(Photographs(), seed=0)
     target = DistillationTarget(backbone, pool, torch.device("cpu"), cache_bytes=0)
     target.measure(10_000, grayscale_probability=0.0, seed=0)
     features = target(torch.arange(4), torch.zeros(4, dtype=torch.bool)).transpose(0, 1).flatten(1)
@@ -168,7 +169,7 @@ def test_features_are_normalised_per_channel(tmp_path):
 
 @pytest.mark.slow
 def test_a_large_folder_is_drawn_in_pools(tmp_path, monkeypatch):
-    for module in (distillation, distillation_target):
+    for module in (photograph_training, distillation_target):
         monkeypatch.setattr(module, "POOL", 4)
     photographs = Photographs(9)
     config = replace(CONFIG, steps=5, normalisation_images=6)
@@ -183,3 +184,32 @@ def test_a_large_folder_is_drawn_in_pools(tmp_path, monkeypatch):
     run(tmp_path / "parts.safetensors", config, photographs)
     whole, parts = (load_file(tmp_path / f"{name}.safetensors") for name in ("whole", "parts"))
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
+
+
+@pytest.mark.parametrize("size", ["S", "M"])
+def test_a_square_s_target_is_what_the_padded_network_says_of_its_patches(size):
+    torch.manual_seed(0)
+    padded = patch_description_network(size, TEACHER_CHANNELS, padding=True)
+    unpadded = patch_description_network(size, TEACHER_CHANNELS, padding=False)
+    unpadded.load_state_dict(padded.state_dict())
+    images = torch.rand(3, 3, 64, 64)
+    with torch.inference_mode():
+        cut, target = squares(images, padded(images), 40, torch.Generator().manual_seed(1))
+        assert cut.shape == (3, 3, 40, 40)
+        torch.testing.assert_close(unpadded(cut), target)
+    assert len({square.sum().item() for square in cut}) == 3
+
+
+def test_squares_reach_every_part_of_the_image():
+    image = torch.arange(64 * 64).reshape(1, 1, 64, 64)
+    generator = torch.Generator().manual_seed(0)
+    drawn = [squares(image, torch.zeros(1, 1, 16, 16), 52, generator)[0][0, 0, 0, 0].item() for _ in range(100)]
+    assert sorted(set(drawn)) == [row * 64 + column for row in (0, 4, 8, 12) for column in (0, 4, 8, 12)]
+
+
+def test_distilling_on_squares_is_reproducible_and_another_training(tmp_path):
+    config = replace(CONFIG, steps=2, crop=40)
+    losses = run(tmp_path / "first.safetensors", config)
+    assert losses == run(tmp_path / "second.safetensors", config)
+    assert losses != run(tmp_path / "third.safetensors", replace(CONFIG, steps=2))
+    assert "--crop 40" in (tmp_path / "first.md").read_text()
