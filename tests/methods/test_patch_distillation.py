@@ -57,7 +57,10 @@ def test_defaults_are_the_papers():
 
 def test_losses_are_those_of_the_equations():
     decoded, target = random(6, 7), random(6, 7, seed=1)
-    literal = sum(sum((float(a) - float(b)) ** 2 for a, b in zip(*pair, strict=True)) for pair in zip(decoded, target))
+    literal = sum(
+        sum((float(a) - float(b)) ** 2 for a, b in zip(*pair, strict=True))
+        for pair in zip(decoded, target, strict=True)
+    )
     assert distillation(decoded, target).item() == pytest.approx(literal / 6)
     matrix = torch.corrcoef(decoded.T)
     literal = sum(matrix[i, j].item() for i in range(7) for j in range(7) if i != j)
