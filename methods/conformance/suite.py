@@ -70,7 +70,7 @@ class Setup:
 
 LEARNS_NOTHING = {"orientation": "a random teacher tells nothing apart after a few steps"}
 SLOW_FIT = dict.fromkeys(
-    ("determinism", "one-image", "gray", "test-data"), "the fit of efficientad_s is the same, and faster"
+    ("determinism", "observed", "one-image", "gray", "test-data"), "the fit of efficientad_s is the same, and faster"
 )
 NO_TEACHER = {"embedded": "no teacher of this size is embedded"}
 
@@ -96,6 +96,9 @@ BUILT_IN_SETUPS: Mapping[str, Setup] = {
     ),
     "ast": Setup({"backbone": "efficientnet_lite0", "image_size": (96, 64), "epochs": 10, "student_channels": 64}),
     "rdpp": Setup({"backbone": "efficientnet_lite0", "image_size": (96, 64), "epochs": 10}),
+    "l2bt": Setup(
+        {"backbone": "efficientnet_lite0", "levels": (3, 4), "image_size": (96, 64), "hidden_dim": 64, "epochs": 20}
+    ),
     "st": Setup(
         {"patch_sizes": (17, 33), "teachers": ("random", "embedded"), "image_size": (96, 64), "stride": 4, "epochs": 4}
     ),

@@ -13,7 +13,7 @@ from methods.detector import Detector, FitContext, ImageSet
 from methods.efficientad.networks import INPUT_SIZE, EfficientAdNetwork, MapBorder
 from methods.efficientad.pdn import Size
 from methods.efficientad.step import choose_step
-from methods.efficientad.teachers import load_teacher, teacher_identity
+from methods.efficientad.teachers import load_teacher, teacher_files, teacher_identity
 from methods.efficientad.training import TrainingOptions, measure_quantiles, train_network
 from methods.errors import MethodError
 from methods.weights.files import WeightIdentity
@@ -82,6 +82,11 @@ class EfficientAd(Detector[EfficientAdConfig]):
             WeightsError: Its file is missing or wrong.
         """
         return [teacher_identity(cls.size, config.teacher, weights_dir)]
+
+    @classmethod
+    def weight_files(cls, config: EfficientAdConfig) -> list[str]:
+        """Name the file of the teacher."""
+        return teacher_files(cls.size, config.teacher)
 
     @classmethod
     def training_length(cls, config: EfficientAdConfig) -> int:

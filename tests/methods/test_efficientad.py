@@ -104,7 +104,7 @@ def test_a_saved_detector_gives_the_same_maps_bit_for_bit(plain, tmp_path):
 
 
 def test_the_state_of_another_network_is_refused(plain):
-    with pytest.raises(MethodError, match="not the state of a fitted EfficientAD-M"):
+    with pytest.raises(MethodError, match="not the state of EfficientAD-M with these options"):
         EfficientAdM.restore(plain.config, plain.module().state_dict())
     incomplete = {name: tensor for name, tensor in plain.module().state_dict().items() if name != "quantiles"}
     with pytest.raises(MethodError, match=r'Missing key(.|\n)*"quantiles"'):
@@ -112,7 +112,7 @@ def test_the_state_of_another_network_is_refused(plain):
 
 
 def test_before_the_fit_there_is_no_module():
-    with pytest.raises(RuntimeError, match="before fit"):
+    with pytest.raises(RuntimeError, match="EfficientAD-S has not been fitted"):
         EfficientAdS(RANDOM).module()
 
 
