@@ -49,7 +49,10 @@ def look_up(name: str, weights_dir: Path) -> KeptFile:
     """
     file = weight_files()[name]
     if file.embedded is not None:
-        path = file.embedded()
+        try:
+            path = file.embedded(weights_dir)
+        except WeightsError:  # the package that carries it is not installed
+            return KeptFile(name, file, "missing", None)
         there = path.is_file()
         return KeptFile(name, file, "embedded" if there else "missing", path, sha256_of(path) if there else None)
     if file.download is None:
