@@ -151,11 +151,7 @@ class Detector(ABC, Generic[ConfigT]):
     Config: ClassVar[type[Any]]
     """Frozen dataclass of the method's options."""
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {}
-<<<<<<< ours
     """Named sets of option values. ``embedded`` needs no download; nor does ``demo``, which the demo takes by itself,
-=======
-    """Named sets of option values. ``embedded`` needs no download; nor does ``demo``, which the demo takes by itself
->>>>>>> theirs
     and with which a fit takes two CPU cores a minute or two."""
     uses_validation: ClassVar[bool] = False
     """Whether the fit calibrates on held-out normal images. If not, none are held out for it, as in the official codes

@@ -14,7 +14,7 @@ from methods.common.batches import batches
 from methods.common.frozen_features import FrozenFeatures, measured_features
 from methods.common.normalisation import Normalise
 from methods.common.patch_networks import DESCRIPTOR_CHANNELS, PatchNetwork, PatchSize
-from methods.common.patch_teachers import load_patch_teacher, patch_teacher_identity
+from methods.common.patch_teachers import load_patch_teacher, patch_teacher_files, patch_teacher_identity
 from methods.common.precision import run_network
 from methods.common.resampling import Resize
 from methods.common.standardised_maps import StandardisedSum
@@ -181,7 +181,13 @@ class UninformedStudents(Detector[UninformedStudentsConfig]):
             WeightsError: A file is missing, or there is none.
         """
         pairs = zip(config.patch_sizes, config.teachers, strict=True)
-        return [patch_teacher_identity(size, teacher) for size, teacher in pairs]
+        return [patch_teacher_identity(size, teacher, weights_dir) for size, teacher in pairs]
+
+    @classmethod
+    def weight_files(cls, config: UninformedStudentsConfig) -> list[str]:
+        """Names of the teachers' files in the catalogue."""
+        pairs = zip(config.patch_sizes, config.teachers, strict=True)
+        return [name for size, teacher in pairs for name in patch_teacher_files(size, teacher)]
 
     @classmethod
     def training_length(cls, config: UninformedStudentsConfig) -> Epochs:
@@ -202,7 +208,7 @@ class UninformedStudents(Detector[UninformedStudentsConfig]):
         config = self.config
         module = UninformedStudentsModule(config)
         for scale, size, teacher in zip(module.scales, config.patch_sizes, config.teachers, strict=True):
-            load_patch_teacher(scale.teacher, size, teacher)
+            load_patch_teacher(scale.teacher, size, teacher, context.weights_dir)
         module.to(context.device)
         self.training_steps = context.training_steps(self.training_length(config).steps(len(train)))
         self.losses = _train(module, train, config, self.training_steps, context)

@@ -15,7 +15,7 @@ from methods.common.colour_jitter import colour_jitter
 from methods.common.frozen_features import measured_features
 from methods.common.normalisation import Normalise
 from methods.common.patch_networks import DESCRIPTOR_CHANNELS, PatchNetwork, PatchSize
-from methods.common.patch_teachers import load_patch_teacher, patch_teacher_identity
+from methods.common.patch_teachers import load_patch_teacher, patch_teacher_files, patch_teacher_identity
 from methods.common.precision import run_network
 from methods.common.standardised_maps import StandardisedSum
 from methods.common.torchvision_import import import_torchvision
@@ -159,7 +159,12 @@ class Gcad(Detector[GcadConfig]):
         Raises:
             WeightsError: Its file is missing, or there is none.
         """
-        return [patch_teacher_identity(config.patch_size, config.teacher)]
+        return [patch_teacher_identity(config.patch_size, config.teacher, weights_dir)]
+
+    @classmethod
+    def weight_files(cls, config: GcadConfig) -> list[str]:
+        """Name of the teacher's file in the catalogue."""
+        return patch_teacher_files(config.patch_size, config.teacher)
 
     @classmethod
     def training_length(cls, config: GcadConfig) -> int:
@@ -179,7 +184,7 @@ class Gcad(Detector[GcadConfig]):
             raise MethodError("GCAD normalises its maps on validation images and was given none")
         config = self.config
         module = GcadModule(config)
-        load_patch_teacher(module.teacher, config.patch_size, config.teacher)
+        load_patch_teacher(module.teacher, config.patch_size, config.teacher, context.weights_dir)
         module.to(context.device)
         self.training_steps = context.training_steps(config.training_steps)
         self.losses = _train(module, train, config, self.training_steps, context)

@@ -126,31 +126,33 @@ def test_a_teacher_is_written_with_its_card_and_loaded(tmp_path):
     card = out.with_suffix(".md").read_text()
     assert "bench distill patch-teacher --photographs FOLDER" in card
     assert "--patch-size 17" in card
-    identity = patch_teacher_identity(17, str(out))
+    identity = patch_teacher_identity(17, str(out), tmp_path)
     assert (identity.name, identity.source) == ("patch_teacher_17", "file")
     assert identity.tag == f"distilled from efficientnet_lite0, 4 steps, {Photographs.identity}"
     state = load_file(out)
     for stride in (1, patch_stride(17)):
         network = PatchNetwork(17, stride)
-        load_patch_teacher(network, 17, str(out))
+        load_patch_teacher(network, 17, str(out), tmp_path)
         assert not any(parameter.requires_grad for parameter in network.parameters())
         for key, value in network.state_dict().items():
             assert torch.equal(value, state[key].float())
     with pytest.raises(WeightsError, match="does not hold a teacher of 33x33 pixels"):
-        load_patch_teacher(PatchNetwork(33), 33, str(out))
+        load_patch_teacher(PatchNetwork(33), 33, str(out), tmp_path)
 
 
-def test_no_teacher_is_published_and_one_is_embedded():
-    with pytest.raises(WeightsError, match=r"published, of 65x65[\s\S]*bench distill patch-teacher --patch-size 65"):
-        patch_teacher_identity(65, "auto")
-    with pytest.raises(WeightsError, match=r"no teacher is embedded at .*patch_teacher_17[\s\S]*--preset embedded"):
-        patch_teacher_identity(17, "embedded")
+def test_no_teacher_is_published_and_one_is_embedded(tmp_path):
+    with pytest.raises(
+        WeightsError, match=r"published; asked for was one of 65x65[\s\S]*bench distill patch-teacher --patch-size 65"
+    ):
+        patch_teacher_identity(65, "auto", tmp_path)
+    with pytest.raises(WeightsError, match=r"no teacher is embedded but that of 33x33[\s\S]*--preset embedded"):
+        patch_teacher_identity(17, "embedded", tmp_path)
     with pytest.raises(WeightsError, match="no weights file at nowhere"):
-        patch_teacher_identity(33, "nowhere.pth")
-    embedded = patch_teacher_identity(33, "embedded")
+        patch_teacher_identity(33, "nowhere.pth", tmp_path)
+    embedded = patch_teacher_identity(33, "embedded", tmp_path)
     assert embedded.source == "embedded"
     assert embedded.tag.startswith("distilled from efficientnet_lite0")
-    assert patch_teacher_identity(33, "random").sha256 is None
+    assert patch_teacher_identity(33, "random", tmp_path).sha256 is None
 
 
 def test_the_embedded_teachers_card_is_of_the_file():
