@@ -8,6 +8,7 @@ import typer
 from bench.commands.compare import compare
 from bench.commands.data import app as data
 from bench.commands.datasets import datasets
+from bench.commands.distill import app as distill
 from bench.commands.doctor import doctor
 from bench.commands.evaluate import evaluate
 from bench.commands.flags import add_command, add_late_command
@@ -78,12 +79,7 @@ add_late_command(
     "bench.commands.check_method",
     "Check whether a detector keeps every promise of the contract, and explain each that it breaks.",
 )
-add_late_command(
-    app,
-    "distill",
-    "bench.commands.distill",
-    "Make a teacher for EfficientAD from photographs (Algorithm 3); an interrupted run continues.",
-)
+app.add_typer(distill)
 
 
 if __name__ == "__main__":

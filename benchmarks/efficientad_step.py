@@ -21,12 +21,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from methods.common.precision import cpu_features, lacks_instructions
+from methods.common.precision import TrainingPrecision, cpu_features, lacks_instructions
 from methods.common.torchvision_import import import_torchvision
 from methods.detector import FitContext, ImageSet
 from methods.efficientad.networks import EfficientAdNetwork
 from methods.efficientad.pdn import Size
-from methods.efficientad.step import StepName, TrainingPrecision, choose_step
+from methods.efficientad.step import StepName, choose_step
 from methods.efficientad.training import STEPS, Training, TrainingOptions
 from methods.errors import MethodError
 

@@ -26,6 +26,8 @@ BUILT_IN = {
     "ast": "methods.asymmetric_student:AsymmetricStudentTeacher",
     "rdpp": "methods.rdpp.detector:Rdpp",
     "l2bt": "methods.l2bt:L2bt",
+    "st": "methods.uninformed_students:UninformedStudents",
+    "gcad": "methods.gcad.detector:Gcad",
 }
 
 

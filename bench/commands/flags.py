@@ -70,7 +70,7 @@ def add_command(
     app.command(name=title, help=command.__doc__)(parse)
 
 
-def add_late_command(app: typer.Typer, name: str, module: str, summary: str) -> None:
+def add_late_command(app: typer.Typer, name: str, module: str, summary: str, group: str = "") -> None:
     """Add a command whose module takes seconds to import, which happens when it is called.
 
     Args:
@@ -78,12 +78,13 @@ def add_late_command(app: typer.Typer, name: str, module: str, summary: str) -> 
         name: On the command line; the function in the module has underscores for its hyphens.
         module: Dotted name.
         summary: What the list of commands says of it.
+        group: The command that it is a part of.
     """
 
     class Late(TyperCommand):
         def make_context(self, *arguments: Any, **more: Any) -> Any:
             own = typer.Typer(add_completion=False, context_settings=dict(self.context_settings))
-            add_command(own, getattr(import_module(module), name.replace("-", "_")))
+            add_command(own, getattr(import_module(module), name.replace("-", "_")), group=group)
             return typer.main.get_command(own).make_context(*arguments, **more)
 
     @app.command(name=name, cls=Late, help=summary)

@@ -6,6 +6,7 @@ Appendix E, times its networks so).
 
 import re
 from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from methods.errors import MethodError
 
 Precision = Literal["fp32", "bf16", "fp16"]
+TrainingPrecision = Literal["fp32", "bf16"]
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -42,6 +44,11 @@ def run_network(network: nn.Module, inputs: Tensor | Sequence[Tensor]) -> Any:
     dtype = next(network.parameters()).dtype
     outputs = network(inputs.to(dtype) if isinstance(inputs, Tensor) else [one.to(dtype) for one in inputs])
     return outputs.float() if isinstance(outputs, Tensor) else [output.float() for output in outputs]
+
+
+def autocast(device: torch.device, precision: TrainingPrecision) -> AbstractContextManager[object]:
+    """Run networks in ``precision`` while they are trained."""
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
 CPU_INSTRUCTIONS: dict[Precision, frozenset[str]] = {

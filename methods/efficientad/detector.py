@@ -8,11 +8,11 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 from torch import Tensor
 
-from methods.common.precision import check_precision
+from methods.common.precision import TrainingPrecision, check_precision
 from methods.detector import Detector, FitContext, ImageSet
 from methods.efficientad.networks import INPUT_SIZE, EfficientAdNetwork, MapBorder
 from methods.efficientad.pdn import Size
-from methods.efficientad.step import TrainingPrecision, choose_step
+from methods.efficientad.step import choose_step
 from methods.efficientad.teachers import load_teacher, teacher_files, teacher_identity
 from methods.efficientad.training import TrainingOptions, measure_quantiles, train_network
 from methods.errors import MethodError
@@ -25,7 +25,7 @@ class EfficientAdConfig:
 
     Attributes:
         teacher: ``auto`` (the public teachers distilled from WideResNet-101), ``embedded``, ``random``, or the path
-            of a file that ``bench distill`` wrote.
+            of a file that ``bench distill efficientad`` wrote.
         padding: Pad in teacher and student as Tables 5 and 6 say. The paper's results and timings are those of the
             unpadded networks (its Appendix E).
         map_border: The unpadded networks give maps of 56x56, the inner part of the 64x64 that tile the image, and the

@@ -8,58 +8,18 @@ from torch import Tensor
 
 from methods.common.backbones import Backbone
 from methods.common.patch_features import PatchFeatures
+from methods.common.photograph_training import POOL, PhotographPool
 from methods.common.statistics import ChannelStatistics
 from methods.detector import ImageSource
 from methods.efficientad.pdn import MARGIN, RECEPTIVE_FIELD, STRIDE, TEACHER_CHANNELS
-from methods.errors import MethodError
 
-POOL = 2048
-"""Photographs held in memory at a time, 2 GB; as many draws later others take their place."""
 BACKBONE_SIZE = (512, 512)
 TEACHER_SIZE = (256, 256)
 
 
-class PhotographPool:
-    """Photographs at the sizes of teacher and backbone: all of a small folder, else a random choice at a time.
-
-    Attributes:
-        small: At ``TEACHER_SIZE``.
-        large: The same at ``BACKBONE_SIZE``.
-        number: Which choice.
-        whole: Whether that is the whole folder.
-
-    Raises:
-        MethodError: There are no photographs.
-    """
-
-    def __init__(self, photographs: ImageSource, seed: int) -> None:
-        self._photographs = photographs
-        self._seed = seed
-        self.small = photographs.images(TEACHER_SIZE, limit=POOL, seed=self._seed_of(0))
-        self.whole = len(self.small) < POOL
-        if len(self.small) == 0:
-            raise MethodError(f"no photographs to distil on in {photographs.identity}")
-        self.number = -1
-        self.fill(0)
-
-    def __len__(self) -> int:
-        return len(self.small)
-
-    def fill(self, number: int) -> None:
-        """Make it choice ``number``."""
-        if self.whole:
-            number = 0
-        if number == self.number:
-            return
-        self.number = number
-        limit = None if self.whole else POOL
-        self.small, self.large = (
-            self._photographs.images(size, limit=limit, seed=self._seed_of(number))
-            for size in (TEACHER_SIZE, BACKBONE_SIZE)
-        )
-
-    def _seed_of(self, number: int) -> int:
-        return self._seed * 1_000_003 + number
+def photograph_pool(photographs: ImageSource, seed: int) -> PhotographPool:
+    """Photographs at the sizes of teacher and backbone, in this order; 2 GB at a time."""
+    return PhotographPool(photographs, (TEACHER_SIZE, BACKBONE_SIZE), seed)
 
 
 class DistillationTarget:
@@ -70,7 +30,7 @@ class DistillationTarget:
 
     Args:
         backbone: Pretrained, with the levels of strides 8 and 16.
-        pool: The photographs.
+        pool: The photographs, as :func:`photograph_pool` makes it.
         device: Where features are computed.
         cache_bytes: Of the host's memory, for the cache.
 
@@ -97,7 +57,9 @@ class DistillationTarget:
             gray = torch.rand(len(chosen), generator=generator) < grayscale_probability
             for start in range(0, len(chosen), 8):
                 statistics.add(self._features(chosen[start : start + 8], gray[start : start + 8]))
-        self.mean, self.std = statistics.mean_and_std()
+        mean, std = statistics.mean_and_std()
+        self.mean.copy_(mean)
+        self.std.copy_(std)
 
     def _draws(self, count: int, generator: torch.Generator) -> Iterator[Tensor]:
         """Yield positions of images to measure, each time after their pool has been filled."""
@@ -124,7 +86,7 @@ class DistillationTarget:
         fresh: dict[tuple[int, bool], Tensor] = {}
         if new:
             indices, grays = (torch.tensor(part) for part in zip(*new, strict=True))
-            batch = grayscale(self.pool.large[indices], grays).to(self.device)
+            batch = grayscale(self.pool.images[1][indices], grays).to(self.device)
             fresh = dict(zip(new, self._backbone_features(batch).half().cpu(), strict=True))
         batch = torch.stack([fresh[key] if key in fresh else self._cache[key] for key in keys])
         room = self._cache_bytes // batch[0].nbytes - len(self._cache)

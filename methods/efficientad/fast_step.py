@@ -14,10 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from methods.common.precision import TrainingPrecision, autocast
 from methods.efficientad import winograd
 from methods.efficientad.networks import EfficientAdNetwork
 from methods.efficientad.pdn import TEACHER_CHANNELS
-from methods.efficientad.step import TrainingPrecision, autocast, hard_elements
+from methods.efficientad.step import hard_elements
 
 
 def step_loss(

@@ -4,19 +4,18 @@ No value is read back from the device: on a GPU the host runs ahead of it.
 """
 
 import math
-from contextlib import AbstractContextManager, nullcontext
 from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
+from methods.common.precision import TrainingPrecision, autocast
 from methods.efficientad.networks import EfficientAdNetwork
 from methods.efficientad.pdn import TEACHER_CHANNELS
 from methods.errors import MethodError
 
 HARD_QUANTILE = 0.999
 
-TrainingPrecision = Literal["fp32", "bf16"]
 StepName = Literal["reference", "fast"]
 
 
@@ -96,8 +95,3 @@ def hard_elements(differences: Tensor, quantile: float = HARD_QUANTILE) -> Tenso
     """
     count = len(differences) - math.ceil(quantile * (len(differences) - 1))
     return differences.topk(count, sorted=False).indices.sort().values
-
-
-def autocast(device: torch.device, precision: TrainingPrecision) -> AbstractContextManager[object]:
-    """Run networks in ``precision``."""
-    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()

@@ -76,7 +76,7 @@ def _teacher_file(size: Size, teacher: str, weights_dir: Path) -> Path:
             raise WeightsError(
                 "only the teacher of EfficientAD-S is embedded, not that of EfficientAD-M\n"
                 "  Use efficientad_s, set teacher=auto to download the public one, or distil one with\n"
-                "  bench distill --size M and give its path."
+                "  bench distill efficientad --size M and give its path."
             )
         return embedded_file(_name(size), weights_dir)
     path = Path(teacher).expanduser()
@@ -93,7 +93,7 @@ def _public_teacher(size: Size, weights_dir: Path) -> Path:
 
     otherwise = {
         "S": "take the embedded teacher: --preset embedded",
-        "M": "distil a teacher with bench distill --size M and set efficientad_m.teacher to its path",
+        "M": "distil a teacher with bench distill efficientad --size M and set efficientad_m.teacher to its path",
     }
     archive = published_file(PUBLIC_TEACHERS, weights_dir, otherwise[size])
     member = _MEMBERS[size]
@@ -159,7 +159,7 @@ def _convert(state: dict[str, Tensor], size: Size, path: Path) -> dict[str, Tens
 
 
 def _provenance(path: Path) -> str:
-    """What a teacher's file says of its own making, as ``bench distill`` writes it; else its name."""
+    """What a teacher's file says of its own making, as ``bench distill efficientad`` writes it; else its name."""
     try:
         with safe_open(path, "pt") as file:
             settings = json.loads((file.metadata() or {})["settings"])

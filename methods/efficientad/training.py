@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from methods.common.frozen_features import FrozenFeatures
+from methods.common.colour_jitter import colour_jitter
+from methods.common.frozen_features import FrozenFeatures, measured_features
+from methods.common.precision import TrainingPrecision
 from methods.common.resident_images import ResidentImages
-from methods.common.statistics import ChannelStatistics
 from methods.common.torchvision_import import import_torchvision
 from methods.common.training import train
 from methods.detector import FitContext, ImageSet, Progress
@@ -19,12 +20,15 @@ from methods.efficientad import fast_step, step
 from methods.efficientad.networks import QUANTILES, EfficientAdNetwork
 from methods.efficientad.pdn import TEACHER_CHANNELS
 from methods.efficientad.penalty import PenaltyImages
-from methods.efficientad.step import StepLoss, StepName, TrainingPrecision
+from methods.efficientad.step import StepLoss, StepName
 
 TEACHER_CACHE_BYTES = 2 * 2**30
 """Of the device, for the teacher's features of training images: about 440 images unpadded in float32."""
 IMAGE_BYTES = 2 * 2**30
 """Of a device other than the CPU, for training images: about 10 900."""
+
+JITTER = 0.2
+"""Greatest change of a training image for the autoencoder (Algorithm 1, lines 23-28)."""
 
 STEPS: Mapping[StepName, StepLoss] = {"reference": step.step_loss, "fast": fast_step.step_loss}
 
@@ -52,30 +56,12 @@ def teacher_targets(network: EfficientAdNetwork, images: ImageSet, context: FitC
     Returns:
         The features computed on the way, not normalised.
     """
-    statistics = ChannelStatistics(TEACHER_CHANNELS, context.device)
-    features = FrozenFeatures(
-        lambda batch: [network.teacher(network.prepare(batch))],
-        images,
-        context.device,
-        TEACHER_CACHE_BYTES,
-        batch_size=1,
-        progress=context.progress,
-        observe=lambda levels: statistics.add(levels[0]),
+    features, mean, std = measured_features(
+        lambda batch: network.teacher(network.prepare(batch)), TEACHER_CHANNELS, images, context, TEACHER_CACHE_BYTES
     )
-    mean, std = statistics.mean_and_std()
     network.mean.copy_(mean)
     network.std.copy_(std)
     return features
-
-
-def augment(image: Tensor, generator: torch.Generator) -> Tensor:
-    """Change brightness, contrast or saturation of a uint8 image (3, H, W) by U(0.8, 1.2) (lines 23-28)."""
-    from torchvision.transforms.v2 import functional as transforms
-
-    change = (transforms.adjust_brightness, transforms.adjust_contrast, transforms.adjust_saturation)
-    choice = int(torch.randint(3, (), generator=generator))
-    changed: Tensor = change[choice](image, 0.8 + 0.4 * float(torch.rand((), generator=generator)))
-    return changed
 
 
 class Training:
@@ -129,7 +115,7 @@ class Training:
         # Which numbers are drawn in which order decides what is trained.
         index = int(torch.randint(len(self._images), (), generator=self._generator))
         image = self._images[index]
-        augmented = augment(image, self._generator)
+        augmented = colour_jitter(image, JITTER, self._generator)
         penalty = self._penalties.draw(self._generator) if self._penalties else None
         (features,) = self._features[[index]]
         loss = STEPS[self._options.step](

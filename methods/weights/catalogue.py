@@ -192,6 +192,11 @@ OTHER_WEIGHTS = {
         "Apache-2.0; its photographs were published for non-commercial research",
         embedded=_ours("teacher_small.safetensors"),
     ),
+    "patch_teacher_33": WeightFile(
+        "Teacher of S-T and GCAD for patches of 33x33 pixels, distilled from efficientnet_lite0 with bench distill",
+        "Apache-2.0; its photographs were published for non-commercial research",
+        embedded=_ours("patch_teacher_33.safetensors"),
+    ),
 }
 """What is no backbone. The name of a network's only file is the network's, as its :class:`WeightIdentity` has it."""
 

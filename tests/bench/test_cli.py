@@ -12,7 +12,7 @@ import pytest
 from cli_support import REPOSITORY
 
 from bench.cli import main
-from bench.commands.distill import distill
+from bench.commands.distill.efficientad import efficientad
 from methods.common import precision
 from methods.download import Download
 from methods.efficientad.distillation import DistillationConfig
@@ -20,6 +20,7 @@ from methods.registry import load_method
 from methods.weights import catalogue
 
 Invoke = Callable[..., tuple[int, str]]
+DISTILL = ("distill", "efficientad")
 
 
 @pytest.fixture
@@ -83,8 +84,14 @@ def test_help_loads_nothing_heavy() -> None:
         (["evaluate", ".", "--definitions", "some"], "--definitions does not take 'some'"),
         (["methods", "tinny"], "did you mean 'tiny'?"),
         (["report", "nowhere"], "no records in nowhere"),
-        (["distill", "--photographs", ".", "--out", "x.safetensors", "--size", "L"], "--size does not take 'L'"),
-        (["distill", "--photographs", ".", "--out", "no/x.safetensors"], "does not exist; make it first"),
+        (
+            ["distill", "efficientad", "--photographs", ".", "--out", "x.safetensors", "--size", "L"],
+            "--size does not take 'L'",
+        ),
+        (
+            ["distill", "efficientad", "--photographs", ".", "--out", "no/x.safetensors"],
+            "does not exist; make it first",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_refused_with_a_hint(
@@ -208,21 +215,23 @@ def test_doctor_says_what_to_do(invoke: Invoke, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_every_option_of_a_distillation_is_a_flag(invoke: Invoke) -> None:
-    _, output = invoke("distill", "--help")
+    _, output = invoke("distill", "efficientad", "--help")
     for field in dataclasses.fields(DistillationConfig):
         line = next(line for line in output.splitlines() if f"--{field.name.replace('_', '-')} " in line)
         shown = f"{field.default:g}" if isinstance(field.default, float) else field.default
-        assert f"Default: {shown}." in line
-    summary = str(distill.__doc__).splitlines()[0]
+        assert (f"Default: {shown}." in line) == (shown is not None)
+    summary = str(efficientad.__doc__).splitlines()[0]
     assert summary in output
-    assert summary in invoke("--help")[1]
+    assert summary in invoke("distill", "--help")[1]
 
 
 @pytest.mark.slow
 def test_a_distillation_writes_teacher_and_card(invoke: Invoke, data_root: Path, tmp_path: Path) -> None:
     options = ("--backbone", "resnet18", "--backbone-weights", "random", "--steps", 2, "--batch-size", 1)
     photographs = data_root / "parts/bolt/test/good"
-    code, output = invoke("distill", "--photographs", photographs, "--out", "teacher.safetensors", *options)
+    code, output = invoke(
+        "distill", "efficientad", "--photographs", photographs, "--out", "teacher.safetensors", *options
+    )
     assert code == 0, output
     assert "step 2 of 2, loss" in output
     assert (tmp_path / "teacher.safetensors").exists()

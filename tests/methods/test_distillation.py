@@ -6,12 +6,13 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from methods.common import photograph_training
 from methods.common.backbones import Backbone
 from methods.common.precision import cpu_features, lacks_instructions
 from methods.detector import ImageSet
-from methods.efficientad import distillation, distillation_target
+from methods.efficientad import distillation_target
 from methods.efficientad.distillation import DistillationConfig, distill
-from methods.efficientad.distillation_target import DistillationTarget, PhotographPool, squares
+from methods.efficientad.distillation_target import DistillationTarget, photograph_pool, squares
 from methods.efficientad.pdn import TEACHER_CHANNELS, patch_description_network
 from methods.efficientad.teachers import load_teacher, teacher_identity
 from methods.errors import MethodError
@@ -91,7 +92,7 @@ def test_distillation_lowers_the_loss_and_says_how_it_was_made(tmp_path):
 @pytest.mark.parametrize("cache_gib", [7.0, 0.0])
 def test_an_interrupted_run_continues_to_the_same_teacher(cache_gib, tmp_path):
     config = DistillationConfig(
-        "S", "efficientnet_lite0", steps=5, batch_size=2, schedule="cosine", cache_gib=cache_gib
+        backbone="efficientnet_lite0", steps=5, batch_size=2, schedule="cosine", cache_gib=cache_gib
     )
     whole, parts = tmp_path / "whole.safetensors", tmp_path / "parts.safetensors"
     losses = run(whole, config, checkpoint_every=2)
@@ -158,7 +159,7 @@ def test_learning_rates():
 def test_features_are_normalised_per_channel(tmp_path):
     """Over the photographs drawn, as few as they are, the target has mean 0 and standard deviation 1."""
     backbone = Backbone("efficientnet_lite0", (8, 16), "auto", tmp_path)
-    pool = PhotographPool(Photographs(), seed=0)
+    pool = photograph_pool(Photographs(), seed=0)
     target = DistillationTarget(backbone, pool, torch.device("cpu"), cache_bytes=0)
     target.measure(10_000, grayscale_probability=0.0, seed=0)
     features = target(torch.arange(4), torch.zeros(4, dtype=torch.bool)).transpose(0, 1).flatten(1)
@@ -168,7 +169,7 @@ def test_features_are_normalised_per_channel(tmp_path):
 
 @pytest.mark.slow
 def test_a_large_folder_is_drawn_in_pools(tmp_path, monkeypatch):
-    for module in (distillation, distillation_target):
+    for module in (photograph_training, distillation_target):
         monkeypatch.setattr(module, "POOL", 4)
     photographs = Photographs(9)
     config = replace(CONFIG, steps=5, normalisation_images=6)

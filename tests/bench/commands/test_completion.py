@@ -43,7 +43,7 @@ def complete(bench: Command, data_root: Path) -> Complete:
         (("run", "--datasets", "demo,parts/"), ["demo,parts/bolt", "demo,parts/nut"]),
         (("run", "--datasets", "nowhere/"), []),
         (("evaluate", "maps", "--datasets", "demo/co"), ["demo/coins"]),
-        (("distill", "--normal"), ["--normalisation-images"]),
+        (("distill", "efficientad", "--normal"), ["--normalisation-images"]),
     ],
 )
 def test_names_are_completed(complete: Complete, words: tuple[str, ...], expected: list[str]) -> None:

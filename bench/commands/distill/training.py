@@ -1,6 +1,7 @@
-"""``bench distill``: a teacher for EfficientAD from a folder of photographs."""
+"""What the commands of ``bench distill`` share: where from, where to, and progress on the terminal."""
 
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import torch
 from rich.console import Console
@@ -14,8 +15,7 @@ from bench.errors import UsageError
 from bench.machine.devices import choose_slots
 from bench.machine.memory import keep_freed_memory
 from bench.options import Device, Folder, WeightsDir
-from methods.efficientad.distillation import DistillationConfig
-from methods.efficientad.distillation import distill as distill_teacher
+from methods.common.photograph_training import StepProgress
 from methods.weights.files import default_weights_directory
 
 _LOG_LINES = 50
@@ -23,12 +23,12 @@ _LOG_LINES = 50
 
 
 @dataclass(frozen=True, kw_only=True)
-class DistillOptions(DistillationConfig):
-    """Everything that ``bench distill`` takes: the options of Algorithm 3, and from where to where.
+class TrainingOptions:
+    """What every command of ``bench distill`` takes besides the options of its training.
 
     Attributes:
-        photographs: Folder of images to distil on.
-        out: The teacher's file, .safetensors.
+        photographs: Folder of images to train on.
+        out: The network's file, .safetensors.
         device: auto, cpu, cuda or cuda:N.
         weights_dir: Where downloaded weights are kept.
         force: Train in a precision that this CPU only emulates, which takes ages.
@@ -40,13 +40,25 @@ class DistillOptions(DistillationConfig):
     weights_dir: WeightsDir = field(default_factory=default_weights_directory)
     force: bool = False
 
-    def config(self) -> DistillationConfig:
-        """The options of Algorithm 3."""
-        return DistillationConfig(**{option.name: getattr(self, option.name) for option in fields(DistillationConfig)})
 
+def run_training(
+    options: TrainingOptions,
+    train: Callable[[PhotographFolder, torch.device, StepProgress], object],
+    use: str,
+) -> int:
+    """Train on the folder of photographs and say how far it is, then what came of it.
 
-def distill(options: DistillOptions) -> int:
-    """Make a teacher for EfficientAD from photographs (Algorithm 3); an interrupted run continues."""
+    Args:
+        options: Where from and where to.
+        train: Trains and writes ``options.out`` and its model card.
+        use: What the file is good for, a sentence.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UsageError: The file cannot be written where it should be.
+    """
     keep_freed_memory()
     out, terminal = options.out, console()
     if not out.absolute().parent.is_dir():
@@ -55,34 +67,24 @@ def distill(options: DistillOptions) -> int:
         raise UsageError(f"--out {out} must be the name of a .safetensors file")
     device = torch.device(choose_slots(options.device, 1)[0].device)
     source = PhotographFolder(options.photographs, Cache(default_cache_directory()))
-    terminal.print(f"distilling on {escape(source.identity)}, {device}", highlight=False, soft_wrap=True)
+    terminal.print(f"training on {escape(source.identity)}, {device}", highlight=False, soft_wrap=True)
     bar = _progress_bar(terminal)
     try:
         with bar:
-            task = bar.add_task("distill", total=options.steps, loss="–")
+            task = bar.add_task("train", total=None, loss="–")
 
             def show(step: int, steps: int, loss: float) -> None:
-                bar.update(task, completed=step, loss=f"{loss:.4f}")
+                bar.update(task, completed=step, total=steps, loss=f"{loss:.4f}")
                 if not terminal.is_terminal and (step % max(1, steps // _LOG_LINES) == 0 or step == steps):
                     terminal.print(f"step {step} of {steps}, loss {loss:.4f}", highlight=False)
 
-            distill_teacher(
-                options.config(),
-                source,
-                out,
-                weights_dir=options.weights_dir,
-                device=device,
-                force_precision=options.force,
-                progress=show,
-            )
+            train(source, device, show)
     except KeyboardInterrupt:
         terminal.print("[bold]interrupted:[/] the same command continues from the last checkpoint", highlight=False)
         return INTERRUPTED
+    card = out.with_suffix(".md")
     terminal.print(
-        f"teacher: {escape(str(out))}, model card: {escape(str(out.with_suffix('.md')))}\n"
-        f"Use it with --set efficientad_{options.size.lower()}.teacher={escape(str(out))}",
-        highlight=False,
-        soft_wrap=True,
+        f"weights: {escape(str(out))}, model card: {escape(str(card))}\n{escape(use)}", highlight=False, soft_wrap=True
     )
     return 0
 
