@@ -11,7 +11,7 @@ from methods.common.backbones import Backbone
 from methods.common.precision import cpu_features, lacks_instructions
 from methods.detector import ImageSet
 from methods.efficientad import distillation_target
-from methods.efficientad.distillation import DistillationConfig, distill
+from methods.efficientad.distillation import Distillation, DistillationConfig, distill
 from methods.efficientad.distillation_target import DistillationTarget, photograph_pool, squares
 from methods.efficientad.pdn import TEACHER_CHANNELS, patch_description_network
 from methods.efficientad.teachers import load_teacher, teacher_identity
@@ -111,9 +111,28 @@ def test_a_checkpoint_of_other_options_is_refused(tmp_path):
     out = tmp_path / "teacher.safetensors"
     with pytest.raises(Stopped):
         run(out, checkpoint_every=1, stop_after=2)
-    other = DistillationConfig(backbone="efficientnet_lite0", steps=7, batch_size=2, learning_rate=1e-3)
-    with pytest.raises(MethodError, match=r"other options \(steps: 6 -> 7\)"):
-        run(out, other)
+    with pytest.raises(MethodError, match=r"other options \(batch_size: 2 -> 3\)"):
+        run(out, replace(CONFIG, batch_size=3))
+
+
+@pytest.mark.slow
+def test_a_run_continued_with_other_steps_follows_their_schedule_and_says_so(tmp_path, monkeypatch):
+    rates = []
+    step = Distillation.step
+    monkeypatch.setattr(
+        Distillation,
+        "step",
+        lambda self, number: rates.append(self.optimizer.param_groups[0]["lr"]) or step(self, number),
+    )
+    out, config = tmp_path / "teacher.safetensors", replace(CONFIG, steps=40, schedule="cosine", crop=36)
+    with pytest.raises(Stopped):
+        run(out, config, checkpoint_every=1, stop_after=3)
+    shorter = replace(config, steps=5)
+    run(out, shorter)
+    # The third step's checkpoint was not written any more.
+    expected = [*(config.learning_rate_at(number) for number in range(3)), *map(shorter.learning_rate_at, (2, 3, 4))]
+    assert rates == expected
+    assert "- earlier steps: 40 until step 2\n" in (tmp_path / "teacher.md").read_text()
 
 
 def test_a_damaged_checkpoint_says_so(tmp_path):
