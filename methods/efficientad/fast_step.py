@@ -35,6 +35,7 @@ def step_loss(
 ) -> Tensor:
     """Total loss of one iteration; see :func:`methods.efficientad.step.step_loss`."""
     batch = torch.cat([image, augmented] if penalty is None else [image, augmented, penalty])
+    assert isinstance(network.student, nn.Sequential)
     last = network.student[-1]
     assert isinstance(last, nn.Conv2d)
     assert last.bias is not None

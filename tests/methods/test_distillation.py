@@ -15,6 +15,7 @@ from methods.efficientad.distillation import Distillation, DistillationConfig, d
 from methods.efficientad.distillation_target import DistillationTarget, photograph_pool, squares
 from methods.efficientad.pdn import TEACHER_CHANNELS, patch_description_network
 from methods.efficientad.teachers import load_teacher, teacher_identity
+from methods.efficientad.widening import widen
 from methods.errors import MethodError
 
 CONFIG = DistillationConfig(backbone="efficientnet_lite0", steps=6, batch_size=2, learning_rate=1e-3)
@@ -232,3 +233,27 @@ def test_distilling_on_squares_is_reproducible_and_another_training(tmp_path):
     assert losses == run(tmp_path / "second.safetensors", config)
     assert losses != run(tmp_path / "third.safetensors", replace(CONFIG, steps=2))
     assert "--crop 40" in (tmp_path / "first.md").read_text()
+
+
+def test_a_medium_teacher_can_start_as_a_small_one(tmp_path):
+    torch.manual_seed(0)
+    small = patch_description_network("S", TEACHER_CHANNELS, padding=True)
+    medium = patch_description_network("M", TEACHER_CHANNELS, padding=True)
+    widen(small, medium)
+    images = torch.randn(1, 3, 64, 64)
+    expected, outputs = small(images), medium(images)
+    torch.testing.assert_close(outputs, expected)
+    outputs.square().mean().backward()
+    # What is not read yet learns to be: no layer waits for another.
+    assert all(parameter.grad.abs().amax() > 0 for parameter in medium.parameters())
+    with pytest.raises(MethodError, match="start=embedded is for size M"):
+        replace(CONFIG, start="embedded")
+
+
+@pytest.mark.slow
+def test_distilling_from_a_small_teacher_starts_at_its_loss(tmp_path):
+    config = replace(CONFIG, size="M", steps=1, crop=36, start="embedded")
+    ((_, _, loss),) = run(tmp_path / "started.safetensors", config)
+    ((_, _, anew),) = run(tmp_path / "anew.safetensors", replace(config, start="random"))
+    assert loss != anew
+    assert "start sha256: " in (tmp_path / "started.md").read_text()
