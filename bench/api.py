@@ -47,6 +47,7 @@ def run(
     cache: bool = True,
     keep_maps: bool = False,
     keep_models: bool = False,
+    oracle: bool = False,
     force: bool = False,
     retry_failed: bool = False,
     console: Console | None = None,
@@ -73,6 +74,7 @@ def run(
         cache: Keep decoded images on disk.
         keep_maps: Keep the anomaly maps beside each record.
         keep_models: Keep the fitted detector beside each record, for :func:`load_detector`.
+        oracle: Also evaluate every epoch's state on the test images, kept apart from all results.
         force: Run in a precision that the CPU only emulates.
         retry_failed: Run the cells again that failed before.
         console: Where to show the progress; nowhere when ``None``.
@@ -83,7 +85,7 @@ def run(
 
     Raises:
         BenchError: The arguments make no sense, or the run folder cannot be used.
-        MethodError: A method does not take its options, or its weights are missing.
+        MethodError: A method does not take its options, or no method has its weights.
         ResultError: The run folder cannot be read or written.
     """
     given = {name: value for name, value in locals().items() if name != "console"}

@@ -4,13 +4,16 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from bench.cells import Cell
 from bench.datasets.bit_depth import bit_depth
@@ -20,14 +23,15 @@ from bench.datasets.scenario import Scenario
 from bench.machine.devices import Slot
 from bench.models import FitFacts, load_detector, read_description
 from bench.protocol import PROTOCOL
-from bench.scoring import AnomalyMaps, Evaluation, evaluate, read_and_check
+from bench.scoring import AnomalyMaps, Evaluation, evaluate, read_and_check, score
 from bench.thresholding import NONE_HELD_OUT, Calibration, Uncalibrated
 from methods.common.precision import check_precision, set_precision
 from methods.common.seeding import reproducible
 from methods.detector import Detector, FitContext, ImageSet, Prediction, Progress
-from methods.errors import MethodError
+from methods.errors import MethodError, WeightsError
 from methods.registry import load_method
 from results.arrays import MAPS_FILE, read_maps
+from results.epoch_states import EpochState
 from results.migrations import load_record
 from results.record import Timings
 from results.store import RECORD_FILE
@@ -36,6 +40,8 @@ RECORDED_LOSSES = 200
 PREDICTION_BATCH = 8
 
 Report = Callable[[Progress], None]
+Observe = Callable[[float, Detector[Any]], None]
+"""Is shown a detector after so many epochs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,14 +67,18 @@ class CellResult:
         fitted: The fitted detector.
         evaluation: Its maps of the test images, and what they are worth.
         timings: Seconds per stage.
+        states: Every epoch's state on the test images; ``None`` if they were not to be looked at.
     """
 
     fitted: Fitted
     evaluation: Evaluation
     timings: Timings
+    states: Sequence[EpochState] | None = None
 
 
-def run_cell(cell: Cell, slot: Slot, cache: Cache, report: Report, kept: Path | None = None) -> CellResult:
+def run_cell(
+    cell: Cell, slot: Slot, cache: Cache, report: Report, kept: Path | None = None, *, oracle: bool = False
+) -> CellResult:
     """Fit the method on the scenario's normal images and evaluate its last state on all test images.
 
     Nothing but the cell decides the result: it does not matter what the process did before.
@@ -80,13 +90,16 @@ def run_cell(cell: Cell, slot: Slot, cache: Cache, report: Report, kept: Path | 
         report: Is told how far the cell is.
         kept: Folder with the model of an earlier cell of the same fit key, which is taken instead of a fit; its maps,
             too, if it has any and the images are the same.
+        oracle: Evaluate every epoch's state of the fit, too; the fit learns nothing of it.
 
     Raises:
         DataError: The scenario cannot be used, or a file in it or the kept model is damaged.
-        MethodError: The method cannot be fitted, or gives scores that are no numbers.
+        MethodError: The method cannot be fitted, its weights are missing, or it gives scores that are no numbers.
         MetricError: The maps allow no evaluation.
         ResultError: The kept maps are damaged.
     """
+    if cell.entrant.unavailable:
+        raise WeightsError(cell.entrant.unavailable)
     scenario, clock = cell.scenario, _Clock()
     scenario.check()
     with clock("decode"):
@@ -95,7 +108,13 @@ def run_cell(cell: Cell, slot: Slot, cache: Cache, report: Report, kept: Path | 
         paths = [image.path for image in scenario.test]
         test = decode_images(paths, new_detector(cell).input_size, cache, bits=bits)
         truth = read_and_check(scenario, test.sizes)
-    fitted = fit(cell, slot, cache, report) if kept is None else restore(kept, slot)
+    states: list[EpochState] = []
+
+    def observe(epoch: float, state: Detector[Any]) -> None:
+        maps = predict(state, scenario.names, test.pixels, report, tf32=cell.tf32)
+        states.append(EpochState(epoch=epoch, metrics=score(maps, truth, slot.threads).named()))
+
+    fitted = fit(cell, slot, cache, report, observe if oracle else None) if kept is None else restore(kept, slot)
     with clock("maps"):
         maps = kept_maps(kept, scenario) if kept is not None else None
         maps = maps or predict(fitted.detector, scenario.names, test.pixels, report, tf32=cell.tf32)
@@ -110,7 +129,7 @@ def run_cell(cell: Cell, slot: Slot, cache: Cache, report: Report, kept: Path | 
         maps=clock.seconds["maps"],
         metrics=clock.seconds["metrics"],
     )
-    return CellResult(fitted, evaluation, timings)
+    return CellResult(fitted, evaluation, timings, states if oracle else None)
 
 
 def new_detector(cell: Cell) -> Detector[Any]:
@@ -118,8 +137,15 @@ def new_detector(cell: Cell) -> Detector[Any]:
     return load_method(cell.entrant.name)(cell.entrant.config)
 
 
-def fit(cell: Cell, slot: Slot, cache: Cache, report: Report) -> Fitted:
+def fit(cell: Cell, slot: Slot, cache: Cache, report: Report, observe: Observe | None = None) -> Fitted:
     """Fit the cell's method on the normal images of its scenario, and put it into the cell's precision.
+
+    Args:
+        cell: What to fit.
+        slot: Where.
+        cache: Where decoded images are kept.
+        report: Is told how far it is.
+        observe: Is shown the detector at the end of every epoch, before that.
 
     Raises:
         DataError: An image is damaged.
@@ -139,6 +165,7 @@ def fit(cell: Cell, slot: Slot, cache: Cache, report: Report) -> Fitted:
         photographs=cell.entrant.photographs,
         force_precision=cell.force_precision,
         progress=report,
+        observe=None if observe is None else partial(_show, detector, observe, clock),
     )
     with clock("fit"), reproducible(cell.seed, device), tensor_float_32(cell.tf32):
         detector.fit(train, validation, context)
@@ -150,9 +177,17 @@ def fit(cell: Cell, slot: Slot, cache: Cache, report: Report) -> Fitted:
         losses=thin(detector.losses),
         implementation=dict(detector.implementation),
         decode_seconds=clock.seconds["decode"],
-        fit_seconds=clock.seconds["fit"],
+        fit_seconds=clock.seconds["fit"] - clock.seconds.get("observe", 0.0),
     )
     return Fitted(detector, facts)
+
+
+def _show(detector: Detector[Any], observe: Observe, clock: "_Clock", epoch: float, module: nn.Module) -> None:
+    """Show the detector as it is after so many epochs of its fit, which goes on afterwards."""
+    state = copy(detector)
+    state.fitted = module
+    with clock("observe"):
+        observe(epoch, state)
 
 
 def restore(kept: Path, slot: Slot) -> Fitted:
@@ -322,7 +357,7 @@ def thin(losses: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
 
 
 class _Clock:
-    """Measures named stages."""
+    """Sums the seconds of named stages."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -331,4 +366,4 @@ class _Clock:
     def __call__(self, stage: str) -> Iterator[None]:
         start = time.perf_counter()
         yield
-        self.seconds[stage] = time.perf_counter() - start
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start

@@ -31,6 +31,8 @@ class Entrant:
             included.
         weights: Its pretrained weights.
         photographs: Images for its pretraining penalty; ``None`` for a method that has none.
+        unavailable: Why its pretrained weights cannot be had, and what to do: its cells fail with this; empty if it
+            has all of them.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Entrant:
     deviations: tuple[str, ...]
     weights: tuple[WeightIdentity, ...]
     photographs: PhotographFolder | None
+    unavailable: str = ""
 
     def options(self) -> dict[str, Scalar | list[Scalar]]:
         """Its options as a record stores them."""

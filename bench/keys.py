@@ -65,7 +65,7 @@ def fit_key(
     return _hash(
         method=entrant.name,
         config=entrant.options(),
-        weights=[weights.sha256 or weights.tag for weights in entrant.weights],
+        weights=[weights.sha256 or weights.tag for weights in entrant.weights] or entrant.unavailable,
         data=_fingerprint(scenario, "train_fingerprint"),
         photographs=entrant.photographs.identity if entrant.photographs else None,
         rules=PROTOCOL.of_fits(),

@@ -132,6 +132,7 @@ class RunOptions:
         cache: Keep decoded images on disk.
         keep_maps: Keep the anomaly maps.
         keep_models: Keep the fitted detectors, to predict with them again.
+        oracle: Also evaluate every epoch's state on the test images, to show what choosing among them would gain.
         force: Run in a precision that this CPU only emulates, which takes ages.
         dry_run: Only print what would be run; fetches missing weights, whose digest names a cell.
         json: Print what --dry-run prints as JSON.
@@ -164,6 +165,7 @@ class RunOptions:
     cache: Annotated[bool, Flag(negatable=True)] = True
     keep_maps: Annotated[bool, Flag(negatable=True)] = False
     keep_models: Annotated[bool, Flag(negatable=True)] = False
+    oracle: bool = False
     force: bool = False
     dry_run: bool = False
     json: bool = False

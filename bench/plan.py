@@ -26,6 +26,7 @@ from methods.detector import Detector, FitContext
 from methods.errors import WeightsError
 from methods.registry import load_method
 from methods.training_length import optimiser_steps, scaled_steps
+from methods.weights.files import WeightIdentity
 from results.record import Record
 
 DEMO_PRESETS = ("demo", "embedded")
@@ -59,7 +60,7 @@ def make_plan(options: RunOptions, cache: Cache) -> Plan:
 
     Raises:
         BenchError: A name is unknown, or there are no such data.
-        MethodError: A method does not take its options, its weights are missing, or the CPU only emulates the
+        MethodError: A method does not take its options, no method has its weights, or the CPU only emulates the
             precision.
     """
     methods = {name: load_method(name) for name in options.methods}
@@ -69,12 +70,19 @@ def make_plan(options: RunOptions, cache: Cache) -> Plan:
             raise UsageError(
                 f"--set names the method {name!r}, which does not take part{guess}\n  Allowed: {', '.join(methods)}"
             )
+    if options.oracle and options.precision != "fp32":
+        raise UsageError(
+            f"--oracle evaluates states of a training, which is in fp32, and --precision is {options.precision}\n"
+            "  Leave one of them out."
+        )
     device = device_kind(options.device)
     check_precision(options.precision, torch.device(device), forced=options.force)
     scenarios = select_scenarios(options.datasets, options.data_root, cache, options.masks)
     photographs = find_photographs(options, cache)
     demo_only = all(scenario.collection.name == "demo" for scenario in scenarios)
     entrants = [_entrant(name, method, options, photographs, demo_only) for name, method in methods.items()]
+    if all(entrant.unavailable for entrant in entrants):
+        raise WeightsError("\n".join(f"{entrant.name}: {entrant.unavailable}" for entrant in entrants))
     cells = [
         _cell(entrant, scenario, seed, options, device)
         for scenario in scenarios
@@ -117,6 +125,7 @@ def _cell_document(cell: Cell, record: Record | None, due: str | None) -> dict[s
         "config": entrant.options(),
         "preset": entrant.preset,
         "deviations": list(entrant.deviations),
+        "unavailable": entrant.unavailable or None,
         "precision": cell.precision,
         "tf32": cell.tf32,
         "training_steps": cell.training_steps,
@@ -161,10 +170,12 @@ def _entrant(
     if preset is None and demo_only:
         preset = next((name for name in DEMO_PRESETS if name in method.presets), None)
     config = make_config(method, preset, options.set.get(name, {}))
+    weights: tuple[WeightIdentity, ...] = ()
+    unavailable = ""
     try:
         weights = tuple(method.weights(config, options.weights_dir))
-    except WeightsError as error:
-        raise WeightsError(f"{name}: {error}") from error
+    except WeightsError as error:  # fails its own cells, which say so
+        unavailable = str(error)
     context = FitContext(
         seed=0, train_scale=options.train_scale, weights_dir=options.weights_dir, photographs=photographs
     )
@@ -177,6 +188,7 @@ def _entrant(
         deviations=(*method.deviations(config, context), *_added_deviations(method, options)),
         weights=weights,
         photographs=photographs if method.uses_photographs else None,
+        unavailable=unavailable,
     )
 
 

@@ -12,7 +12,7 @@ from bench.datasets.scenario import Scenario
 from bench.errors import user_errors
 from bench.machine.devices import Slot
 from bench.machine.environment import DISTRIBUTION, environment, package_versions
-from bench.models import ModelDescription, link_model, save_model
+from bench.models import ModelDescription, has_model, link_model, save_model
 from bench.protocol import PROTOCOL
 from bench.scoring import Evaluation
 from bench.thresholding import Calibration
@@ -27,6 +27,7 @@ from results.arrays import (
     write_normal_maps,
 )
 from results.definition_values import DEFINITIONS_FILE, DefinitionValue, write_definitions
+from results.epoch_states import ORACLE_FILE, write_epoch_states
 from results.migrations import load_record
 from results.record import Data, Failure, Record, Weights
 from results.regions import REGIONS_FILE, write_regions
@@ -99,7 +100,7 @@ def record_cell(
     model = None
     if result.fitted.kept is not None:
         model = link_model(result.fitted.kept, directory)
-    elif keep_model:
+    elif keep_model or has_model(directory):
         model = save_model(directory, result.fitted.detector, _description(cell, result))
     of_fit = {
         "training_steps": facts.training_steps,
@@ -109,6 +110,8 @@ def record_cell(
         "model": model.sha256 if model else None,
         "timings": result.timings,
     }
+    if result.states is not None:
+        write_epoch_states(directory, result.states)
     return record_evaluation(store, {**fields, **of_fit}, result.evaluation, keep_maps=keep_maps)
 
 
@@ -175,7 +178,7 @@ def record_failure(store: RunStore, fields: Fields, failure: Failure) -> Record:
         ResultError: The record cannot be written.
     """
     record = _record({**fields, "status": "failed", "failure": failure})
-    for name in (EXAMPLES_FILE, MAPS_FILE, NORMAL_MAPS_FILE, REGIONS_FILE, DEFINITIONS_FILE):
+    for name in (EXAMPLES_FILE, MAPS_FILE, NORMAL_MAPS_FILE, REGIONS_FILE, DEFINITIONS_FILE, ORACLE_FILE):
         (store.cell_directory(record) / name).unlink(missing_ok=True)
     store.write(record)
     return record

@@ -22,6 +22,7 @@ from bench.recording import find_record
 from bench.run_folder import choose_folder, locked, make_folder, write_plan
 from bench.summary import OK, introduce, print_plan, report_records
 from results.arrays import MAPS_FILE
+from results.epoch_states import ORACLE_FILE
 from results.record import Record
 from results.store import RunStore
 
@@ -66,7 +67,7 @@ def prepare(options: RunOptions) -> PreparedRun:
 
     Raises:
         BenchError: The options make no sense, or the run folder cannot be used.
-        MethodError: A method does not take its options, or its weights are missing.
+        MethodError: A method does not take its options, or no method has its weights.
         ResultError: The run folder cannot be read.
     """
     slots = choose_slots(options.device, options.workers)
@@ -91,6 +92,8 @@ def _reason(store: RunStore, cell: Cell, record: Record | None, options: RunOpti
         return "to run again for its maps"
     if options.keep_models and not has_model(directory):
         return "to run again for its model"
+    if options.oracle and not (directory / ORACLE_FILE).exists():
+        return "to run again for the states of its epochs"
     return ""
 
 
@@ -113,7 +116,9 @@ def execute(prepared: PreparedRun, command: str) -> Generator[Event]:
     make_folder(logs)
     write_plan(root, command, prepared.plan.keys)
     cells = [cell for cell in prepared.plan.cells if cell.key in prepared.due]
-    task = CellTask(root, command, prepared.cache, options.keep_maps, options.keep_models, kept_models(root))
+    task = CellTask(
+        root, command, prepared.cache, options.keep_maps, options.keep_models, options.oracle, kept_models(root)
+    )
     yield from LocalWorkers(prepared.slots[: len(cells)], logs, task).run(cells)
 
 
@@ -125,7 +130,7 @@ def run(options: RunOptions, console: Console) -> int:
 
     Raises:
         BenchError: The options make no sense, or the run folder cannot be used.
-        MethodError: A method does not take its options, or its weights are missing.
+        MethodError: A method does not take its options, or no method has its weights.
         ResultError: The run folder cannot be read or written.
     """
     prepared = prepare(options)

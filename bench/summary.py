@@ -38,6 +38,8 @@ def introduce(plan: Plan, slots: Sequence[Slot], console: Console) -> None:
     say(f"{_count(len(slots), 'worker')} on {where}, {_count(slots[0].threads, 'CPU thread')} each")
     if plan.photographs is not None:
         say(f"photographs: {escape(plan.photographs)}")
+    for entrant in {cell.entrant.name: cell.entrant for cell in plan.cells if cell.entrant.unavailable}.values():
+        say(f"[red]{escape(entrant.name)} has no weights, so its cells fail:[/] {escape(entrant.unavailable)}")
 
 
 def print_plan(
@@ -58,7 +60,8 @@ def print_plan(
     for cell in plan.cells:
         record = records[cell.key]
         before = "" if record is None else "done" if record.status == "ok" else "failed"
-        state = ", ".join(part for part in (before, due.get(cell.key, "")) if part)
+        to_fail = "will fail: no weights" if cell.entrant.unavailable and cell.key in due else ""
+        state = ", ".join(part for part in (before, due.get(cell.key, ""), to_fail) if part)
         length = f"{cell.training_steps:,}" if cell.training_steps is not None else "–"
         table.add_row(cell.entrant.name, escape(cell.scenario.id), str(cell.seed), length, state, cell.key[:12])
     console.print(table)

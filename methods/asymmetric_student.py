@@ -17,6 +17,7 @@ from methods.common.coupling import AffineCoupling, permutation
 from methods.common.frozen_features import FrozenFeatures
 from methods.common.positional_encoding import positional_encoding
 from methods.common.precision import run_network
+from methods.common.training import Epoch
 from methods.common.training import train as run_training
 from methods.detector import Detector, FitContext, ImageSet
 from methods.training_length import Epochs
@@ -249,7 +250,9 @@ class AsymmetricStudentTeacher(Detector[AsymmetricStudentConfig]):
         self.training_steps = context.training_steps(length.steps(len(train)))
         halfway = math.ceil(self.training_steps / 2)
         self.losses = _train(module.teacher, of_teacher, halfway, config, context, "teacher")
-        of_the_student = _train(module.student, of_student, self.training_steps - halfway, config, context, "student")
+        epoch = Epoch(module, length.steps_of_pass(len(train)))
+        rest = self.training_steps - halfway
+        of_the_student = _train(module.student, of_student, rest, config, context, "student", epoch)
         self.losses += [(halfway + step, loss) for step, loss in of_the_student]
         self.fitted = module.eval().requires_grad_(False)
 
@@ -266,6 +269,7 @@ def _train(
     config: AsymmetricStudentConfig,
     context: FitContext,
     stage: str,
+    epoch: Epoch | None = None,
 ) -> list[tuple[int, float]]:
     """Train one of the networks; return its losses, (step, loss)."""
     optimizer = torch.optim.Adam(network.parameters(), config.learning_rate, weight_decay=config.weight_decay)
@@ -278,7 +282,7 @@ def _train(
         return loss.detach()
 
     network.train()
-    losses = run_training(step, steps, context, stage)
+    losses = run_training(step, steps, context, stage, epoch)
     optimizer.zero_grad()
     return losses
 

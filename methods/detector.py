@@ -103,6 +103,9 @@ class FitContext:
         photographs: Images for the pretraining penalty or for distillation; ``None`` when there are none.
         force_precision: Train in a precision for which the CPU has no instructions, though that takes ages.
         progress: Called often; must be cheap.
+        observe: Is shown the module at the end of every epoch of its training, in evaluation mode, with how many
+            epochs are done; it must change nothing. What a stopping rule that looks at test images would gain is
+            measured so, without any method having one.
     """
 
     seed: int
@@ -112,6 +115,7 @@ class FitContext:
     photographs: ImageSource | None = None
     force_precision: bool = False
     progress: Callable[[Progress], None] = _no_progress
+    observe: Callable[[float, nn.Module], None] | None = None
 
     def training_steps(self, training_length: int) -> int:
         """``training_length`` optimiser steps, scaled by ``train_scale``; at least one."""
@@ -146,8 +150,8 @@ class Detector(ABC, Generic[ConfigT]):
     Config: ClassVar[type[Any]]
     """Frozen dataclass of the method's options."""
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {}
-    """Named sets of option values. ``embedded`` needs no download; nor does ``demo``, which the demo takes by itself, and
-    with which a fit takes two CPU cores a minute or two."""
+    """Named sets of option values. ``embedded`` needs no download; nor does ``demo``, which the demo takes by itself,
+    and with which a fit takes two CPU cores a minute or two."""
     uses_validation: ClassVar[bool] = False
     """Whether the fit calibrates on held-out normal images. If not, none are held out for it, as in the official codes
     of such methods: it is fitted on all normal training images."""

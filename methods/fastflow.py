@@ -14,6 +14,7 @@ from methods.common.frozen_features import FrozenFeatures
 from methods.common.precision import run_network
 from methods.common.resampling import Resize
 from methods.common.seeding import reproducible
+from methods.common.training import Epoch
 from methods.common.training import train as run_training
 from methods.detector import Detector, FitContext, ImageSet
 from methods.weights.catalogue import backbone_spec
@@ -155,7 +156,7 @@ def _train(
         optimizer.step()
         return loss.detach()
 
-    losses = run_training(step, steps, context, "training")
+    losses = run_training(step, steps, context, "training", Epoch(module, -(-len(features) // config.batch_size)))
     optimizer.zero_grad()
     return losses
 

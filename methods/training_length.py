@@ -27,8 +27,11 @@ class Epochs:
 
     def steps(self, images: int) -> int:
         """Optimiser steps of all passes over so many images."""
-        of_a_pass = max(1, self.batches(images) // self.accumulated_batches)
-        return self.networks * self.count * of_a_pass
+        return self.networks * self.count * self.steps_of_pass(images)
+
+    def steps_of_pass(self, images: int) -> int:
+        """Optimiser steps of one pass over so many images."""
+        return max(1, self.batches(images) // self.accumulated_batches)
 
 
 TrainingLength = int | Epochs

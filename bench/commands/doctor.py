@@ -182,9 +182,8 @@ def _machine() -> Iterator[Finding]:
 def _weights(weights_dir: Path) -> Iterator[Finding]:
     """Look whether each method's weights are there, without downloading any."""
     from methods.config import make_config
-    from methods.efficientad.teachers import PUBLIC_TEACHERS
     from methods.registry import load_method, method_names
-    from methods.weights.catalogue import BACKBONES
+    from methods.weights.catalogue import weight_files
 
     for name in method_names():
         try:
@@ -197,14 +196,15 @@ def _weights(weights_dir: Path) -> Iterator[Finding]:
         except user_errors() as error:
             first, _, rest = str(error).partition("\n")
             yield Finding("missing", f"{name} embedded", first, " ".join(rest.split()))
-    downloads = {"EfficientAD teachers": PUBLIC_TEACHERS}
-    downloads |= {name: spec.download for name, spec in BACKBONES.items() if spec.download is not None}
-    for name, download in downloads.items():
-        path = weights_dir / download.file_name
+    for name, file in weight_files().items():
+        if file.download is None:
+            continue
+        path = weights_dir / file.download.file_name
         if path.exists():
             yield Finding("ok", name, str(path))
         else:
-            remedy = f"Downloaded on first use. Offline, put {download.url} into {weights_dir}, or --preset embedded."
+            url = file.download.url
+            remedy = f"Downloaded on first use. Offline, bring {url} with bench weights import, or --preset embedded."
             yield Finding("note", name, f"not in {weights_dir}", remedy)
 
 

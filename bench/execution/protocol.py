@@ -69,6 +69,7 @@ class CellTask:
         cache: Where decoded images are kept.
         keep_maps: Keep the anomaly maps beside each record.
         keep_models: Keep the fitted detector beside each record.
+        oracle: Evaluate every epoch's state of a fit, too, beside each record.
         kept: Folders of models that are taken instead of a fit, by their fit key.
     """
 
@@ -77,6 +78,7 @@ class CellTask:
     cache: Cache
     keep_maps: bool = False
     keep_models: bool = False
+    oracle: bool = False
     kept: Mapping[str, Path] = field(default_factory=dict)
 
     def run(self, cell: "Cell", slot: Slot, report: "Callable[[Progress], None]") -> "Record":
@@ -93,7 +95,8 @@ class CellTask:
 
         store, fields = RunStore(self.root), cell_fields(cell, slot, self.command)
         try:
-            result = run_cell(cell, slot, self.cache, report, self.kept.get(cell.fit_key))
+            kept = None if self.oracle else self.kept.get(cell.fit_key)
+            result = run_cell(cell, slot, self.cache, report, kept, oracle=self.oracle)
         except Exception as error:
             with suppress(OSError):  # the disk is full
                 traceback.print_exc()

@@ -45,7 +45,7 @@ def _weights_file(name: str, weights: str, weights_dir: Path) -> Path | None:
     return locate(
         _option(backbone_spec(name), weights),
         auto=lambda: published_file(name, weights_dir),
-        embedded=lambda: embedded_file(name),
+        embedded=lambda: embedded_file(name, weights_dir),
     )
 
 
@@ -93,13 +93,17 @@ class Backbone(nn.Module):
         import_torchvision()
         import timm  # noqa: F401
 
-        with torch.device("meta" if weights is None else "cpu"):
-            if self._spec.kind == "transformer":
-                self.network, self.channels = _transformer(self._spec, name, levels, final_norm)
-            elif stages:
-                self.network, self.channels = _staged(self._spec, name, levels)
-            else:
-                self.network, self.channels = _convolutional(self._spec, name, levels)
+        def build(device: str) -> tuple[nn.Module, tuple[int, ...]]:
+            with torch.device(device):
+                if self._spec.kind == "transformer":
+                    return _transformer(self._spec, name, levels, final_norm)
+                return (_staged if stages else _convolutional)(self._spec, name, levels)
+
+        self.network, self.channels = build("meta" if weights is None else "cpu")
+        in_state = weights is not None or _all_in_state(self.network)
+        if not in_state:
+            with torch.random.fork_rng([]):  # the initial weights, which a state replaces, are drawn
+                self.network, self.channels = build("cpu")
         path = None if weights is None else _weights_file(name, weights, weights_dir)
         if path is not None:
             state = _pretrained_state(self._spec, path)
@@ -110,7 +114,7 @@ class Backbone(nn.Module):
         if self._spec.kind == "convolutional":
             _fold_batch_norms(self.network)
             nn.utils.convert_conv2d_weight_memory_format(self.network, torch.channels_last)
-        if weights is None:
+        if weights is None and in_state:
             self.network.to_empty(device="cpu")
 
     def train(self, mode: bool = True) -> "Backbone":
@@ -139,6 +143,12 @@ class Backbone(nn.Module):
             normalised = normalised.contiguous(memory_format=torch.channels_last)
         features: list[Tensor] = run_network(self.network, normalised)
         return features
+
+
+def _all_in_state(network: nn.Module) -> bool:
+    """Whether the state dict holds all buffers; not those of DINOv3's positions, which are computed at the start."""
+    state = network.state_dict()
+    return all(name in state for name, _ in network.named_buffers())
 
 
 def _convolutional(spec: BackboneSpec, name: str, strides: tuple[int, ...]) -> tuple[nn.Module, tuple[int, ...]]:

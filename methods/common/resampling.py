@@ -29,12 +29,22 @@ def gaussian_matrix(size: int, sigma: float) -> Tensor:
     It is ``scipy.ndimage.gaussian_filter``'s: cut at four sigma, the map mirrored at its edges.
     """
     radius = int(4 * sigma + 0.5)
-    offsets = torch.arange(-radius, radius + 1)
-    kernel = torch.exp(-0.5 * (offsets.double() / sigma).square())
-    position = (torch.arange(size)[:, None] + offsets) % (2 * size)
+    kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1).double() / sigma).square())
+    return _filter_matrix(size, kernel / kernel.sum())
+
+
+def box_matrix(size: int, side: int) -> Tensor:
+    """Mean of ``side`` neighbours, an odd number, along one axis, mirrored at its edges; float64 (size, size)."""
+    return _filter_matrix(size, torch.full((side,), 1 / side, dtype=torch.float64))
+
+
+def _filter_matrix(size: int, kernel: Tensor) -> Tensor:
+    """Correlation along one axis with a kernel of odd length, mirrored at its edges; float64 (size, size)."""
+    radius = len(kernel) // 2
+    position = (torch.arange(size)[:, None] + torch.arange(-radius, radius + 1)) % (2 * size)
     mirrored = torch.minimum(position, 2 * size - 1 - position)
     matrix = torch.zeros(size, size, dtype=torch.float64)
-    return matrix.scatter_add_(1, mirrored, (kernel / kernel.sum()).expand(size, -1))
+    return matrix.scatter_add_(1, mirrored, kernel.expand(size, -1))
 
 
 class Separable(nn.Module):

@@ -1,9 +1,11 @@
 """A training loop of a length fixed in advance, with progress and a thinned loss."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from methods.detector import FitContext, Progress
 
@@ -11,7 +13,22 @@ RECORDED_LOSSES = 500
 REPORT_EVERY = 5
 
 
-def train(step: Callable[[], Tensor], steps: int, context: FitContext, stage: str = "train") -> list[tuple[int, float]]:
+@dataclass(frozen=True, eq=False)
+class Epoch:
+    """What a training has to show at the end of each epoch.
+
+    Attributes:
+        module: The detector's module as it will be when the training ends.
+        steps: Optimiser steps of an epoch.
+    """
+
+    module: nn.Module
+    steps: int
+
+
+def train(
+    step: Callable[[], Tensor], steps: int, context: FitContext, stage: str = "train", epoch: Epoch | None = None
+) -> list[tuple[int, float]]:
     """Run optimiser steps and keep the last state.
 
     Only losses that are recorded are fetched from their device, several at a time: the host waits for it each time.
@@ -19,8 +36,9 @@ def train(step: Callable[[], Tensor], steps: int, context: FitContext, stage: st
     Args:
         step: Runs the next optimiser step and returns its loss, a scalar on any device, detached.
         steps: How many.
-        context: Is told how far the training is.
+        context: Is told how far the training is, and shown each epoch's state if it observes.
         stage: What it is called there.
+        epoch: What is shown; ``None`` for a stage in which the module is no detector yet.
 
     Returns:
         Pairs of step, counted from 1, and its loss: of the first and the last step, and of every so many between
@@ -38,4 +56,21 @@ def train(step: Callable[[], Tensor], steps: int, context: FitContext, stage: st
                 losses += zip(pending, torch.stack(list(pending.values())).tolist(), strict=True)
                 pending.clear()
             context.progress(Progress(stage, number, steps, losses[-1][1]))
+        if context.observe is not None and epoch is not None and (number % epoch.steps == 0 or number == steps):
+            with _at_rest(epoch.module):
+                context.observe(number / epoch.steps, epoch.module)
     return losses
+
+
+@contextmanager
+def _at_rest(module: nn.Module) -> Iterator[None]:
+    """Put a module into evaluation mode, and afterwards each part of it, and the random generators, back."""
+    modes = {part: part.training for part in module.modules()}
+    devices = {tensor.device for tensor in module.parameters() if tensor.is_cuda}
+    try:
+        with torch.random.fork_rng(devices):
+            module.eval()
+            yield
+    finally:
+        for part, training in modes.items():
+            part.training = training

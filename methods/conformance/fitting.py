@@ -3,11 +3,13 @@
 import math
 
 import torch
+from torch import nn
 
 from methods.conformance.check import BrokenPromiseError, Check, DoesNotApplyError, check
 from methods.conformance.comparing import require_identical, share_not_finite
 from methods.conformance.images import WatchedPhotographs
 from methods.conformance.subject import Subject
+from methods.detector import Prediction
 from methods.errors import MethodError
 from methods.training_length import optimiser_steps
 
@@ -35,6 +37,29 @@ def determinism(subject: Subject) -> None:
     context = subject.context(photographs=WatchedPhotographs())
     again = subject.fit(subject.training_images(), context).predict(subject.images)
     require_identical(again, trial.prediction, "Two fits with seed 0")
+
+
+@check(
+    "observed",
+    "A fit whose states are looked at, epoch by epoch, is the same fit; the last of them is the fitted detector.",
+    "Let methods.common.training.train show the module, and let nothing of the fit depend on context.observe.",
+)
+def observed(subject: Subject) -> None:
+    """Fit with an observer, and predict with the states that it is shown."""
+    trial, shown = subject.trial, []
+
+    def look(epoch: float, module: nn.Module) -> None:
+        with torch.inference_mode():
+            shown.append((epoch, Prediction(*module(subject.images))))
+
+    again = subject.fit(subject.training_images(), subject.context(photographs=WatchedPhotographs(), observe=look))
+    require_identical(again.predict(subject.images), trial.prediction, "A fit that is observed and one that is not")
+    if not shown:
+        raise DoesNotApplyError("it shows no states of its training")
+    epochs = [epoch for epoch, _ in shown]
+    if epochs != sorted(set(epochs)) or epochs[0] <= 0:
+        raise BrokenPromiseError(f"The states are said to be those after {epochs} epochs.")
+    require_identical(shown[-1][1], trial.prediction, "The last state shown and the fitted detector")
 
 
 @check(
@@ -163,6 +188,7 @@ def global_state(subject: Subject) -> None:
 CHECKS: tuple[Check, ...] = (
     fit,
     determinism,
+    observed,
     one_image,
     gray,
     progress,

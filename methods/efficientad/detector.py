@@ -14,7 +14,7 @@ from methods.efficientad import table_4
 from methods.efficientad.networks import DROPOUT, INPUT_SIZE, EfficientAdNetwork, MapBorder
 from methods.efficientad.pdn import Size
 from methods.efficientad.step import HARD_QUANTILE, choose_step
-from methods.efficientad.teachers import load_teacher, teacher_identity
+from methods.efficientad.teachers import load_teacher, teacher_files, teacher_identity
 from methods.efficientad.training import (
     QUANTILES,
     Augmentation,
@@ -122,6 +122,11 @@ class EfficientAd(Detector[EfficientAdConfig]):
         return [teacher_identity(cls.size, config.teacher, weights_dir)]
 
     @classmethod
+    def weight_files(cls, config: EfficientAdConfig) -> list[str]:
+        """Name the file of the teacher."""
+        return teacher_files(cls.size, config.teacher)
+
+    @classmethod
     def training_length(cls, config: EfficientAdConfig) -> int:
         """Optimiser steps at training scale 1."""
         return config.training_steps
@@ -189,3 +194,7 @@ class EfficientAdM(EfficientAd):
 
     title = "EfficientAD-M"
     size = "M"
+    presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
+        "embedded": {"teacher": "embedded"},
+        "demo": {"teacher": "embedded", "training_steps": 30},
+    }

@@ -44,7 +44,8 @@ class DistillationConfig(PhotographTrainingConfig):
 
     Attributes:
         size: Teacher of EfficientAD-S or -M.
-        backbone: Whose PatchCore features are distilled, a key of ``methods.weights.catalogue.BACKBONES``.
+        backbone: Whose PatchCore features are distilled, a key of ``methods.weights.catalogue.BACKBONES``; those of
+            Table 8 are ``wide_resnet101_2``, ``resnext101_32x8d`` and ``densenet201``.
         backbone_weights: ``auto``, ``random`` or a path.
         start: ``random``, or for size M the teacher of EfficientAD-S that it is at first: ``embedded``, ``auto`` or a
             path. The larger network then learns what the smaller one could not.

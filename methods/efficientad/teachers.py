@@ -10,21 +10,19 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from methods.download import Download
 from methods.efficientad.pdn import TEACHER_CHANNELS, Size, patch_description_network
 from methods.errors import WeightsError
-from methods.weights.files import WeightIdentity, fetch, sha256_of
+from methods.weights.catalogue import embedded_file, published_file
+from methods.weights.files import WeightIdentity, sha256_of
 
-PUBLIC_TEACHERS = Download(
-    "https://github.com/open-edge-platform/anomalib/releases/download/efficientad_pretrained_weights/"
-    "efficientad_pretrained_weights.zip",
-    "c09aeaa2b33f244b3261a5efdaeae8f8284a949470a4c5a526c61275fe62684a",
-)
-"""Teachers S and M, distilled from WideResNet-101 on ImageNet by nelson1425/EfficientAD, repackaged by anomalib."""
-
+PUBLIC_TEACHERS = "efficientad_teachers"
+"""The archive of both, as :mod:`methods.weights.catalogue` knows it."""
 _MEMBERS: dict[Size, str] = {"S": "pretrained_teacher_small.pth", "M": "pretrained_teacher_medium.pth"}
-EMBEDDED_TEACHER = Path(__file__).parents[1] / "weights" / "embedded" / "teacher_small.safetensors"
-"""Of EfficientAD-S; how it was made is written beside it."""
+
+
+def teacher_files(size: Size, teacher: str) -> list[str]:
+    """Names in :mod:`methods.weights.catalogue` of what :func:`load_teacher` reads; none for random ones and paths."""
+    return {"auto": [PUBLIC_TEACHERS], "embedded": [_name(size)]}.get(teacher, [])
 
 
 def teacher_identity(size: Size, teacher: str, weights_dir: Path) -> WeightIdentity:
@@ -38,7 +36,7 @@ def teacher_identity(size: Size, teacher: str, weights_dir: Path) -> WeightIdent
     Raises:
         WeightsError: The file is missing, cannot be downloaded, or is not the expected one.
     """
-    name = f"efficientad_{size.lower()}_teacher"
+    name = _name(size)
     if teacher == "random":
         return WeightIdentity(name, "random", "random initialisation", None)
     path = _teacher_file(size, teacher, weights_dir)
@@ -66,22 +64,15 @@ def load_teacher(network: nn.Sequential, size: Size, teacher: str, weights_dir: 
     network.load_state_dict(_convert(_read(path), size, path))
 
 
+def _name(size: Size) -> str:
+    return f"efficientad_{size.lower()}_teacher"
+
+
 def _teacher_file(size: Size, teacher: str, weights_dir: Path) -> Path:
     if teacher == "auto":
         return _public_teacher(size, weights_dir)
     if teacher == "embedded":
-        if size != "S":
-            raise WeightsError(
-                "only the teacher of EfficientAD-S is embedded, not that of EfficientAD-M\n"
-                "  Use efficientad_s, set teacher=auto to download the public one, or distil one with\n"
-                "  bench distill efficientad --size M and give its path."
-            )
-        if not EMBEDDED_TEACHER.is_file():
-            raise WeightsError(
-                f"the embedded teacher is missing: {EMBEDDED_TEACHER}\n"
-                "  Reinstall the package, or make the file again with bench distill efficientad."
-            )
-        return EMBEDDED_TEACHER
+        return embedded_file(_name(size), weights_dir)
     path = Path(teacher).expanduser()
     if not path.is_file():
         raise WeightsError(
@@ -94,11 +85,7 @@ def _public_teacher(size: Size, weights_dir: Path) -> Path:
     """Download, extract and convert the public teacher on first use; float32 as published."""
     from filelock import FileLock
 
-    otherwise = {
-        "S": "take the embedded teacher: --preset embedded",
-        "M": "distil a teacher with bench distill efficientad --size M and set efficientad_m.teacher to its path",
-    }
-    archive = fetch(PUBLIC_TEACHERS, weights_dir, otherwise[size])
+    archive = published_file(PUBLIC_TEACHERS, weights_dir, "take the embedded teacher: --preset embedded")
     member = _MEMBERS[size]
     target = weights_dir / Path(member).with_suffix(".safetensors")
     with FileLock(f"{target}.lock"):

@@ -16,6 +16,7 @@ from methods.common.frozen_features import FrozenFeatures
 from methods.common.noise import fractal_noise, random_order
 from methods.common.precision import run_network
 from methods.common.resampling import Resize
+from methods.common.training import Epoch
 from methods.common.training import train as run_training
 from methods.detector import Detector, FitContext, ImageSet
 from methods.rdpp import losses
@@ -159,7 +160,8 @@ def _train(
     )
     features = FrozenFeatures(module.backbone, images, context.device, FEATURE_BYTES, progress=context.progress)
     noise = RectangularNoise(config.image_size, config.noise, generator)
-    accumulated = accumulated_batches(len(images), Rdpp.training_length(config), generator)
+    length = Rdpp.training_length(config)
+    accumulated = accumulated_batches(len(images), length, generator)
 
     def loss_of(chosen: list[int]) -> Tensor:
         encoded = features[chosen]
@@ -181,7 +183,7 @@ def _train(
         return torch.stack(recorded).mean()
 
     reconstruction.train()
-    recorded = run_training(step, steps, context, "training")
+    recorded = run_training(step, steps, context, "training", Epoch(module, length.steps_of_pass(len(images))))
     optimizer.zero_grad()
     return recorded
 

@@ -77,8 +77,8 @@ def fetch(download: Download, directory: Path, otherwise: str) -> Path:
     except OSError as error:
         raise WeightsError(
             f"cannot get {download.file_name}: {error}\n"
-            f"  Fetch {download.url} (SHA-256 {download.sha256}) on a machine with network access and put it at\n"
-            f"  {target}, or {otherwise}."
+            f"  On a machine with network access fetch {download.url} (SHA-256 {download.sha256}),\n"
+            f"  and here run bench weights import FILE, which puts it at {target}, or {otherwise}."
         ) from error
     if not actual.startswith(download.sha256):
         raise WeightsError(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from reports.content.dot_plot import DotPlot, dot_plot
 from reports.content.example_sheet import ExampleSheet, example_sheets
+from reports.content.leakage import leakage_table
 from reports.content.other_definitions import DefinitionSpread, definition_spread, definitions_table
 from reports.content.provenance import Description, describe_rows, provenance
 from reports.content.selection import Part, Selection, unique_stems
@@ -56,7 +57,8 @@ class Document:
 
     Attributes:
         left_out: Which records it does not show, and why.
-        sections: A collection each; then, where cells have them, other definitions of AU-PRO.
+        sections: A collection each; then, where cells have them, the states of their epochs and other definitions of
+            AU-PRO.
         failures: The cells that failed.
         logs: Why, and what they printed last.
         rows: What each row of the tables is.
@@ -79,7 +81,11 @@ def make_document(selection: Selection) -> Document:
     """
     return Document(
         left_out=selection.left_out,
-        sections=(*(_section(part) for part in selection.parts), *_other_definitions(selection)),
+        sections=(
+            *(_section(part) for part in selection.parts),
+            *_leakage(selection),
+            *_other_definitions(selection),
+        ),
         failures=failure_table(selection.results),
         logs=tuple(_logs(selection)),
         rows=describe_rows(selection),
@@ -97,6 +103,13 @@ def _section(part: Part) -> Section:
             tables[f"tables/{part.stem}-{name}"] = further
     tables[f"tables/{part.stem}-scenarios"] = scenario_table(part)
     return Section(part.title, tables, tuple(_pictures(part)))
+
+
+def _leakage(selection: Selection) -> Iterable[Section]:
+    for part in selection.parts:
+        table = leakage_table(part)
+        if table is not None:
+            yield Section(f"{part.title}: last state and best on test", {f"tables/{part.stem}-leakage": table}, ())
 
 
 def _other_definitions(selection: Selection) -> Iterable[Section]:

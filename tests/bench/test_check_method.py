@@ -31,6 +31,9 @@ FAULTS = [
     ("NamesNoFile", "missing-weights", "does not name the file: the weights are missing"),
     ("Crashes", "fit", "ZeroDivisionError: nobody expected this (faulty_detectors.py, line"),
     ("NotDeterministic", "determinism", "Two fits with seed 0: maps differ by"),
+    ("LearnsFromItsObserver", "observed", "A fit that is observed and one that is not: maps differ by"),
+    ("ShowsAnotherState", "observed", "The last state shown and the fitted detector: maps differ by"),
+    ("CountsEpochsBackwards", "observed", "The states are said to be those after [2.0, 1.0] epochs"),
     ("NeedsTwoImages", "one-image", "100% of the maps' values are not finite"),
     ("DividesByColour", "gray", "100% of the values of gray, black and white images' maps are not finite"),
     ("SaysNothing", "progress", "reported nothing"),
@@ -69,7 +72,7 @@ FAULTS = [
 # Other checks that may fail by the same fault; no others may.
 ALSO = {
     "DigestMissing": {"embedded"},
-    "NotFinite": {"one-image", "gray", "orientation", "bf16", "fp16"},
+    "NotFinite": {"observed", "one-image", "gray", "orientation", "bf16", "fp16"},
     "DoublePrecision": {"bf16", "fp16"},
     "RemembersImages": {"orientation", "batch-size", "pixel-range", "module", "save-restore"},
     "ReturnsHalf": {"fp16"},

@@ -208,7 +208,7 @@ def test_doctor_says_what_to_do(invoke: Invoke, monkeypatch: pytest.MonkeyPatch)
     assert code == 0
     assert "wide_resnet101_2" in output
     url = "https://download.pytorch.org/models/wide_resnet101_2-32ee1156.pth"
-    assert f"\nwide_resnet101_2: Downloaded on first use. Offline, put {url} into no-weights, or" in output
+    assert f"\nwide_resnet101_2: Downloaded on first use. Offline, bring {url} with bench weights import, or" in output
     assert "parts" in output
     assert "bf16 on the CPU" in output
     assert "torchvision::" not in output  # a torchvision of another build than torch's serves

@@ -110,3 +110,30 @@ def test_a_full_disk_ends_the_run_and_says_so(
     assert "cannot write out/cells/" in full.stderr
     assert "Traceback" not in full.stderr
     assert not list(tmp_path.glob("out/cells/*/record.json"))
+
+
+def test_missing_weights_cost_only_the_cells_of_their_method(bench: Command, data_root: Path, tmp_path: Path) -> None:
+    offline = {"HTTPS_PROXY": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9", "NO_PROXY": "", "no_proxy": ""}
+    alone = ("run", "--methods", "patchcore", "--datasets", "parts/nut", "--data-root", data_root)
+    both = ("run", "--methods", "patchcore,tiny", *alone[3:], "--out", "out", "--weights-dir", tmp_path / "weights")
+    plan = bench(*both, "--dry-run", **offline)
+    assert plan.returncode == 0, plan.stdout + plan.stderr
+    assert "will fail: no weights" in plan.stdout
+    assert "patchcore has no weights, so its cells fail: cannot get wide_resnet101_2-32ee1156.pth" in plan.stdout
+
+    run = bench(*both, **offline)
+    assert run.returncode == 3, run.stdout + run.stderr
+    assert "1 of 2 cells failed" in run.stdout
+    records = {record.method: record for record in RunStore(tmp_path / "out").records()}
+    assert records["tiny"].status == "ok"
+    failure = records["patchcore"].failure
+    assert failure is not None
+    assert failure.kind == "error"
+    assert "cannot get wide_resnet101_2-32ee1156.pth" in failure.reason
+    assert "https://download.pytorch.org/models/wide_resnet101_2-32ee1156.pth" in failure.log_tail
+    assert "bench weights import FILE" in failure.log_tail
+    assert "wide_resnet101_2-32ee1156.pth" in (tmp_path / "out/report/report.md").read_text()
+
+    nobody = bench(*alone, "--weights-dir", tmp_path / "weights", **offline)
+    assert nobody.returncode == 2
+    assert "patchcore: cannot get wide_resnet101_2-32ee1156.pth" in nobody.stderr

@@ -324,3 +324,20 @@ def test_a_new_layout_changes_the_cells_that_are_read_by_it(
     assert keys.score_key("maps", read) != first
     assert keys.score_key("maps", scenario) == ours
     monkeypatch.delitem(sys.modules, "bench.datasets.layouts.of_theirs")
+
+
+def test_a_cell_whose_weights_were_missing_is_another_once_they_are_there(root: Path, tmp_path: Path) -> None:
+    def cells() -> dict[str, Cell]:
+        settings = {"patchcore": {"backbone_weights": str(tmp_path / "own.pth")}}
+        given = {"methods": "tiny,patchcore", "data_root": root, "set": settings}
+        plan = make_plan(resolve(RunOptions, given, "test"), Cache(tmp_path / "cache"))
+        return {cell.entrant.name: cell for cell in plan.cells}
+
+    missing = cells()
+    assert "no weights file at" in missing["patchcore"].entrant.unavailable
+    assert not missing["tiny"].entrant.unavailable
+    (tmp_path / "own.pth").write_bytes(b"weights")
+    there = cells()
+    assert not there["patchcore"].entrant.unavailable
+    assert there["patchcore"].key != missing["patchcore"].key
+    assert there["tiny"].key == missing["tiny"].key

@@ -56,7 +56,11 @@ def test_defaults_are_the_papers():
     assert deviations(config, FitContext(0, train_scale=0.02)) == ["1.44 of 72 epochs"]
     assert deviations(AsymmetricStudentConfig(epochs=10), FitContext(0)) == ["10 of 72 epochs"]
     embedded = make_config(AsymmetricStudentTeacher, "embedded", {})
-    assert deviations(embedded, FitContext(0)) == ["backbone efficientnet_lite0", "image size (256, 256)"]
+    assert deviations(embedded, FitContext(0)) == [
+        "backbone efficientnet_lite0",
+        "image size (256, 256)",
+        "student channels 384",
+    ]
 
 
 def test_epochs_without_their_incomplete_batches():

@@ -18,7 +18,9 @@ from methods.weights.catalogue import BACKBONES, BackboneSpec, backbone_spec
 
 STRIDES = (4, 8, 16)
 CONVOLUTIONAL = {spec.architecture for spec in BACKBONES.values() if spec.kind == "convolutional"}
-SMALL_VIT, REGISTERS_VIT = "vit_small_patch14_dinov2", "vit_base_patch14_reg4_dinov2"
+SMALL_VIT, REGISTERS_VIT = "vit_small_patch14_dinov2", "vit_small_patch14_reg4_dinov2"
+ROTARY_VIT = "vit_small_patch16_dinov3"
+"""Its positions are computed and not learnt."""
 
 
 def images(height=64, width=64):
@@ -142,7 +144,7 @@ def test_grid_is_that_of_the_features(name, size, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["resnet18", "densenet121", "efficientnet_lite0", SMALL_VIT])
+@pytest.mark.parametrize("name", ["resnet18", "densenet121", "efficientnet_lite0", SMALL_VIT, ROTARY_VIT])
 def test_an_empty_backbone_takes_the_state_of_a_full_one(name, tmp_path):
     levels = (2, 5) if backbone_spec(name).kind == "transformer" else STRIDES
     full = Backbone(name, levels, "random", tmp_path)
@@ -150,7 +152,7 @@ def test_an_empty_backbone_takes_the_state_of_a_full_one(name, tmp_path):
     empty = Backbone(name, levels, None, tmp_path)
     assert torch.equal(torch.get_rng_state(), before)
     empty.load_state_dict(full.state_dict())
-    asked = images(56, 70)
+    asked = images(112, 112)  # divided by patches of 14 and of 16
     for some, other in zip(empty(asked), full(asked), strict=True):
         assert torch.equal(some, other)
 
@@ -188,13 +190,13 @@ def test_half_precision_casts_the_network_and_not_the_normalisation(tmp_path):
         assert (level - exact).abs().max() < 0.1 * exact.abs().max()
 
 
-def test_embedded_weights_classify_photographs():
+def test_embedded_weights_classify_photographs(tmp_path):
     """They are loaded by position: a wrong order could not tell a cat from an espresso."""
     from skimage import data
 
     spec = backbone_spec("efficientnet_lite0")
     network = timm_model(spec.architecture)
-    network.load_state_dict(backbones._pretrained_state(spec, spec.embedded()))
+    network.load_state_dict(backbones._pretrained_state(spec, spec.embedded(tmp_path)))
     expected = {"chelsea": range(281, 286), "coffee": (504, 967, 968), "rocket": (657, 744, 812)}  # ImageNet indices
     for name, labels in expected.items():
         photograph = torch.from_numpy(getattr(data, name)()).permute(2, 0, 1)[None].float()
@@ -263,14 +265,34 @@ def test_old_files_of_dense_networks_are_loaded(tmp_path):
 
 
 @pytest.mark.slow
-def test_official_files_of_dinov2_are_loaded(tmp_path):
-    model = timm_model(SMALL_VIT)
-    torch.save(model.state_dict() | {"mask_token": torch.zeros(1, 384)}, tmp_path / "official.pth")
-    torch.save(model.state_dict(), tmp_path / "timm.pth")
-    official, timms = (
-        Backbone(SMALL_VIT, (0,), str(tmp_path / f"{name}.pth"), tmp_path) for name in ("official", "timm")
-    )
-    assert torch.equal(official(images(28, 28))[0], timms(images(28, 28))[0])
+@pytest.mark.parametrize("name", [SMALL_VIT, REGISTERS_VIT])
+def test_official_files_of_dinov2_are_loaded(name, tmp_path):
+    """They hold a token for masks; beside registers, the class token's position is added to it in timm."""
+    model = timm_model(name)
+    own = model.state_dict()
+    official = own | {"mask_token": torch.zeros(1, 384)}
+    if "reg_token" in own:
+        position = torch.randn(1, 1, 384)
+        official["register_tokens"] = official.pop("reg_token")
+        official |= {
+            "cls_token": own["cls_token"] - position,
+            "pos_embed": torch.cat([position, own["pos_embed"]], 1),
+        }
+    torch.save(official, tmp_path / "official.pth")
+    torch.save(own, tmp_path / "timm.pth")
+    officials, timms = (Backbone(name, (0,), str(tmp_path / f"{kind}.pth"), tmp_path) for kind in ("official", "timm"))
+    assert_same_features(officials(images(28, 28)), timms(images(28, 28)))
+
+
+def test_official_files_of_dinov2_are_pinned():
+    files = {spec.download.url for spec in BACKBONES.values() if spec.tag == "DINOv2 LVD-142M"}
+    folders = {"s": "dinov2_vits14", "b": "dinov2_vitb14"}
+    assert files == {
+        f"https://dl.fbaipublicfiles.com/dinov2/{folders[size]}/dinov2_vit{size}14{registers}_pretrain.pth"
+        for size in "sb"
+        for registers in ("", "_reg4")
+    }
+    assert all(len(spec.download.sha256) == 64 for spec in BACKBONES.values() if spec.tag == "DINOv2 LVD-142M")
 
 
 @pytest.mark.slow
@@ -310,9 +332,9 @@ def test_unknown_names_and_levels(tmp_path):
         ("resnet18", "nowhere.pth", r"no weights file at nowhere\.pth\n  Allowed: auto, embedded, random"),
         ("resnet18", "embedded", r"no package carries the weights of resnet18, only those of efficientnet_lite0"),
         (
-            SMALL_VIT,
+            ROTARY_VIT,
             "auto",
-            r"no download of vit_small\S+ is pinned: get the file from https://dl\.fbai\S+dinov2_vits14",
+            r"no download of vit_small\S+ is pinned: get the file from timm/vit_small_patch16_dinov3.lvd1689m at",
         ),
         (SMALL_VIT, "embedded", r"no package carries the weights of vit_small"),
     ],

@@ -30,6 +30,27 @@ def test_built_in_method(name: str, check: str) -> None:
     assert not outcome.broken, outcome.explanation
 
 
+TRANSFORMER = {"backbone": "vit_small_patch14_dinov2", "backbone_weights": "random", "image_size": (84, 56)}
+ON_A_TRANSFORMER = {
+    "patchcore": {"levels": (1,), "coreset_fraction": 0.1},
+    "spade": {"levels": (1,), "image_level": 3},
+    "l2bt": {"levels": (1, 3), "hidden_dim": 64, "epochs": 20},
+}
+
+
+@cache
+def on_a_transformer(name: str) -> Subject:
+    return Subject(load_method(name), TRANSFORMER | ON_A_TRANSFORMER[name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("name", ON_A_TRANSFORMER)
+def test_built_in_method_on_a_transformer(name: str, check: str) -> None:
+    outcome = run_check(check, on_a_transformer(name))
+    assert not outcome.broken, outcome.explanation
+
+
 def test_every_built_in_method_has_a_setup() -> None:
     assert set(BUILT_IN_SETUPS) == set(BUILT_IN)
 

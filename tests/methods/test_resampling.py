@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from scipy import ndimage
 from torch import nn
 
-from methods.common.resampling import Resize, Separable, bilinear_matrix, gaussian_matrix
+from methods.common.resampling import Resize, Separable, bilinear_matrix, box_matrix, gaussian_matrix
 
 SIZES = [(5, 12), (12, 5), (1, 7), (8, 8), (63, 127)]
 FORMATS = pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
@@ -25,6 +25,13 @@ def test_the_gaussian_is_scipys(size, sigma):
     values = np.random.default_rng(0).standard_normal(size)
     expected = ndimage.gaussian_filter(values, sigma)
     np.testing.assert_allclose(gaussian_matrix(size, sigma).numpy() @ values, expected, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize(("size", "side"), [(20, 5), (9, 7), (2, 7)])
+def test_the_box_is_scipys(size, side):
+    values = np.random.default_rng(0).standard_normal(size)
+    expected = ndimage.uniform_filter1d(values, side)
+    np.testing.assert_allclose(box_matrix(size, side).numpy() @ values, expected, rtol=1e-12, atol=1e-13)
 
 
 @FORMATS

@@ -36,6 +36,7 @@ def fitted(count=4, **options):
 def test_defaults_are_the_papers():
     config = SpadeConfig()
     assert (config.backbone, config.image_size) == ("wide_resnet50_2", (224, 224))
+    assert (config.levels, config.image_level) == ((4, 8, 16), 32)
     assert (config.neighbours, config.pyramid, config.sigma) == (50, "concatenated", 4.0)
     assert Spade.deviations(config, CONTEXT) == []
     assert Spade.deviations(SpadeConfig(neighbours=5, pyramid="per_level"), CONTEXT) == [
@@ -76,6 +77,29 @@ def test_maps_and_scores_are_those_of_the_equations(pyramid):
     prediction = detector.predict(asked)
     np.testing.assert_allclose(prediction.maps.numpy(), maps, rtol=1e-4)
     torch.testing.assert_close(prediction.scores.double(), scores, rtol=1e-5, atol=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("image_level", [2, 3])
+def test_images_are_compared_by_a_level_of_a_transformer(image_level):
+    options = {"backbone": "vit_small_patch14_dinov2", "backbone_weights": "random", "levels": (2,)}
+    config = make_config(Spade, None, {**options, "image_level": image_level, "image_size": (42, 70)})
+    detector = Spade(config)
+    normal, asked = images(3)[:, :, :42, :70], images(1, seed=1)[:, :, :42, :70]
+    with reproducible(0, CONTEXT.device):
+        detector.fit(ImageSet(normal), ImageSet(normal, []), CONTEXT)
+    module = detector.module()
+    assert module.level_2.shape == (3, 3, 5, 384)
+    assert len(module.backbone.channels) == image_level - 1
+    pooled = [module.backbone(some)[-1].double().mean((2, 3)) for some in (asked, normal)]
+    prediction = detector.predict(asked)
+    torch.testing.assert_close(prediction.scores.double(), torch.cdist(*pooled).mean(1), rtol=1e-5, atol=0)
+    assert prediction.maps.shape == (1, 42, 70)
+
+
+def test_presets_on_transformers():
+    levels = {preset: make_config(Spade, preset, {}).all_levels for preset in ("vit", "vit_embedded")}
+    assert levels == {"vit": (7, 11), "vit_embedded": (7,)}
 
 
 @pytest.mark.slow
@@ -155,7 +179,15 @@ def test_before_the_fit():
 
 
 @pytest.mark.parametrize(
-    "options", [{"backbone": "vit_small_patch14_dinov2"}, {"neighbours": 0}, {"pyramid": "mean"}, {"sigma": 0}]
+    "options",
+    [
+        {"backbone": "vit_small_patch14_dinov2"},
+        {"levels": ()},
+        {"image_level": 8},
+        {"neighbours": 0},
+        {"pyramid": "mean"},
+        {"sigma": 0},
+    ],
 )
 def test_bad_options(options):
     with pytest.raises(MethodError):

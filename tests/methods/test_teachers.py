@@ -1,3 +1,4 @@
+import dataclasses
 import hashlib
 import io
 import json
@@ -9,10 +10,10 @@ import torch
 from safetensors.torch import save_file
 
 from methods.download import Download
-from methods.efficientad import teachers
 from methods.efficientad.pdn import patch_description_network
-from methods.efficientad.teachers import load_teacher, teacher_identity
+from methods.efficientad.teachers import PUBLIC_TEACHERS, load_teacher, teacher_identity
 from methods.errors import WeightsError
+from methods.weights.catalogue import OTHER_WEIGHTS
 from methods.weights.files import sha256_of
 
 
@@ -49,6 +50,11 @@ def assert_same(first, second):
         assert torch.equal(a, b)
 
 
+def serve(monkeypatch, download):
+    known = OTHER_WEIGHTS[PUBLIC_TEACHERS]
+    monkeypatch.setitem(OTHER_WEIGHTS, PUBLIC_TEACHERS, dataclasses.replace(known, download=download))
+
+
 @pytest.fixture
 def publish(server, monkeypatch, tmp_path):
     """Serve an archive as the public teachers."""
@@ -57,7 +63,7 @@ def publish(server, monkeypatch, tmp_path):
         path = archive(tmp_path / "teachers.zip", members)
         server.files["teachers.zip"] = path.read_bytes()
         url = f"{server.url}/teachers.zip"
-        monkeypatch.setattr(teachers, "PUBLIC_TEACHERS", Download(url, digest or sha256_of(path)))
+        serve(monkeypatch, Download(url, digest or sha256_of(path)))
 
     return publish
 
@@ -117,7 +123,7 @@ def test_an_archive_without_the_teacher_says_what_it_holds(publish, tmp_path):
 def test_no_archive_at_all(server, monkeypatch, tmp_path):
     server.files["teachers.zip"] = page = b"<html>sign in first</html>"
     download = Download(f"{server.url}/teachers.zip", hashlib.sha256(page).hexdigest())
-    monkeypatch.setattr(teachers, "PUBLIC_TEACHERS", download)
+    serve(monkeypatch, download)
     with pytest.raises(WeightsError, match="not a readable zip"):
         teacher_identity("S", "auto", tmp_path / "weights")
 
@@ -175,14 +181,16 @@ def test_a_missing_file_names_the_choices(tmp_path):
 
 
 def test_the_embedded_teacher(tmp_path, monkeypatch):
-    monkeypatch.setattr(teachers, "EMBEDDED_TEACHER", tmp_path / "teacher_small.safetensors")
-    with pytest.raises(WeightsError, match="the embedded teacher is missing"):
+    own = dataclasses.replace(
+        OTHER_WEIGHTS["efficientad_s_teacher"], embedded=lambda _: tmp_path / "teacher_small.safetensors"
+    )
+    monkeypatch.setitem(OTHER_WEIGHTS, "efficientad_s_teacher", own)
+    monkeypatch.delitem(OTHER_WEIGHTS, "efficientad_m_teacher", raising=False)
+    with pytest.raises(WeightsError, match="the embedded efficientad_s_teacher is missing"):
         teacher_identity("S", "embedded", tmp_path)
     save_file(network().half().state_dict(), tmp_path / "teacher_small.safetensors")
     assert teacher_identity("S", "embedded", tmp_path).source == "embedded"
     load_teacher(network(), "S", "embedded", tmp_path)
-    with pytest.raises(WeightsError, match=r"only the teacher of EfficientAD-S is embedded(.|\n)*bench distill"):
-        teacher_identity("M", "embedded", tmp_path)
 
 
 def test_random_teachers_stay_as_they_are(tmp_path):
@@ -192,8 +200,9 @@ def test_random_teachers_stay_as_they_are(tmp_path):
     assert all(torch.equal(value, before[key]) for key, value in teacher.state_dict().items())
 
 
-def test_the_shipped_teacher_says_how_it_was_made(tmp_path):
-    load_teacher(network(), "S", "embedded", tmp_path)
-    identity = teacher_identity("S", "embedded", tmp_path)
+@pytest.mark.parametrize("size", ["S", "M"])
+def test_the_shipped_teachers_say_how_they_were_made(size, tmp_path):
+    load_teacher(network(size), size, "embedded", tmp_path)
+    identity = teacher_identity(size, "embedded", tmp_path)
     assert identity.source == "embedded"
     assert identity.tag.startswith("distilled from efficientnet_lite0, ")

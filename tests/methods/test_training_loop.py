@@ -3,7 +3,7 @@ from itertools import count
 import pytest
 import torch
 
-from methods.common.training import RECORDED_LOSSES, REPORT_EVERY, train
+from methods.common.training import RECORDED_LOSSES, REPORT_EVERY, Epoch, train
 from methods.detector import FitContext, Progress
 
 
@@ -32,3 +32,32 @@ def test_progress_carries_the_last_loss_recorded():
     assert [report.done for report in reports] == [*range(REPORT_EVERY, steps, REPORT_EVERY), steps]
     assert reports[0] == Progress("student", REPORT_EVERY, steps, dict(losses)[REPORT_EVERY - 1])
     assert reports[-1] == Progress("student", steps, steps, steps)
+
+
+def test_each_epochs_state_is_shown_at_rest_and_the_training_goes_on_as_if_it_were_not() -> None:
+    def fit(observe):
+        torch.manual_seed(0)
+        module, seen = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Dropout(0.5)), []
+        module[0].eval()  # a frozen part, which stays so
+
+        def step():
+            with torch.no_grad():
+                module[0].weight += module[1](torch.randn(2, 2))
+            return module[0].weight.sum()
+
+        def look(epoch, shown):
+            assert shown is module
+            assert not any(part.training for part in shown.modules())
+            torch.rand(3)
+            seen.append((epoch, shown[0].weight.detach().clone()))
+
+        train(step, 7, FitContext(0, observe=look if observe else None), epoch=Epoch(module, 3))
+        assert [part.training for part in module] == [False, True]
+        return module[0].weight, seen
+
+    (observed, seen), (plain, nothing) = fit(observe=True), fit(observe=False)
+    assert torch.equal(observed, plain)
+    assert [epoch for epoch, _ in seen] == [1, 2, 7 / 3]
+    assert torch.equal(seen[-1][1], plain)
+    assert not torch.equal(seen[0][1], seen[1][1])
+    assert nothing == []

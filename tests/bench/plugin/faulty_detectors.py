@@ -116,6 +116,24 @@ class NotDeterministic(Fitted):
         module.mean += int.from_bytes(os.urandom(4), "big") / 2**32
 
 
+class LearnsFromItsObserver(Fitted):
+    def also(self, module, train, context):
+        module.mean += context.observe is not None
+
+
+class ShowsAnotherState(Fitted):
+    def also(self, module, train, context):
+        if context.observe is not None:
+            another = self.Module(self.config)
+            context.observe(1.0, another)
+
+
+class CountsEpochsBackwards(Fitted):
+    def also(self, module, train, context):
+        for epoch in (2.0, 1.0) if context.observe is not None else ():
+            context.observe(epoch, module)
+
+
 class NeedsTwoImages(Fitted):
     def also(self, module, train, context):
         deviations = train[:].float() - train[:].float().mean(0)
@@ -297,7 +315,7 @@ class StaysInTraining(Fitted):
 
 class ForgetsThatItIsNotFitted(Tiny):
     def module(self):
-        return vars(self)["fitted"].eval()
+        return self.fitted.eval()
 
 
 class HalfState(TinyModule):
