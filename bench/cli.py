@@ -13,9 +13,11 @@ from bench.commands.doctor import doctor
 from bench.commands.evaluate import evaluate
 from bench.commands.flags import add_command, add_late_command
 from bench.commands.methods import methods
+from bench.commands.new_method import new_method
 from bench.commands.report import report
 from bench.commands.run import run
 from bench.commands.submit import submit
+from bench.commands.weights import app as weights
 from bench.errors import user_errors
 
 app = typer.Typer(
@@ -66,8 +68,10 @@ add_command(app, report)
 add_command(app, compare)
 add_command(app, submit)
 add_command(app, methods)
+add_command(app, new_method, name="new-method")
 add_command(app, datasets)
 app.add_typer(data)
+app.add_typer(weights)
 add_command(app, doctor)
 add_late_command(
     app,

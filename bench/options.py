@@ -61,7 +61,7 @@ class Flag:
     default: str = ""
     argument: str = ""
     negatable: bool = False
-    completions: Literal["", "methods", "datasets", "collections"] = ""
+    completions: Literal["", "methods", "datasets", "collections", "weights"] = ""
 
 
 def _listed(value: object) -> object:
@@ -88,7 +88,7 @@ def _assignments(value: object) -> object:
     result: dict[str, dict[str, object]] = {}
     for assignment in value if isinstance(value, list | tuple) else ():
         target, equals, setting = str(assignment).partition("=")
-        method, dot, name = target.strip().partition(".")
+        method, dot, name = target.strip().rpartition(".")  # a file's name has dots, an option's has none
         if not (equals and dot and method and name):
             raise ValueError(f"{assignment!r} is not of the form METHOD.FIELD=VALUE")
         result.setdefault(method, {})[name] = setting.strip()
@@ -101,6 +101,7 @@ def default_data_root() -> Path:
 
 
 Folder = Annotated[Path, Parsed(_expanded)]
+Listed = Annotated[tuple[str, ...], Parsed(_listed)]
 DataRoot = Annotated[Folder, Flag(default="$BENCH_DATA, else ./data")]
 WeightsDir = Annotated[Folder, Flag(default="weights under $BENCH_CACHE, else under ~/.cache/anomaly-bench")]
 Masks = Annotated[Literal["nonzero", "half"] | None, Flag(default="what the collection's owners say, else decided")]
@@ -112,7 +113,7 @@ class RunOptions:
     """Everything that ``bench run`` takes; what it says of each option is the help of its flag.
 
     Attributes:
-        methods: Methods, comma separated; bench methods lists them.
+        methods: Methods, comma separated, or all; bench methods lists them. FILE:CLASS is a detector in a Python file.
         datasets: all, demo, COLLECTION or COLLECTION/SCENARIO, comma separated.
         data_root: Folder of the collections.
         masks: nonzero or half: which values of a mask mark a defect, where it holds several labels.

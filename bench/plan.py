@@ -24,7 +24,7 @@ from methods.common.precision import check_precision
 from methods.config import make_config
 from methods.detector import Detector, FitContext
 from methods.errors import WeightsError
-from methods.registry import load_method
+from methods.registry import chosen_methods, load_method
 from methods.training_length import optimiser_steps, scaled_steps
 from methods.weights.files import WeightIdentity
 from results.record import Record
@@ -63,7 +63,7 @@ def make_plan(options: RunOptions, cache: Cache) -> Plan:
         MethodError: A method does not take its options, no method has its weights, or the CPU only emulates the
             precision.
     """
-    methods = {name: load_method(name) for name in options.methods}
+    methods = {name: load_method(name) for name in chosen_methods(options.methods)}
     for name in options.set:
         if name not in methods:
             guess = "".join(f"; did you mean {match}?" for match in get_close_matches(name, methods, n=1))

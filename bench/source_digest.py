@@ -3,7 +3,8 @@
 It starts from the objects at work, such as a detector's class or the function that scores, and follows the names that
 their code uses. Docstrings, comments, layout, and how and in which order imports are written count for nothing.
 
-Modules of ``methods``, of ``metrics`` and of the package that a detector comes from count whole. The runner's own also
+Modules of ``methods``, of ``metrics`` and of the package that a detector comes from, or that lie beside its file,
+count whole. The runner's own also
 hold what only asks, shows or stores: of them, the definitions count that are reached.
 """
 
@@ -16,6 +17,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import TypeGuard
+
+from methods.from_file import neighbours
 
 _RUNNER = "bench"
 _COMPUTING = frozenset({"methods", "metrics"})
@@ -34,6 +37,7 @@ _APART = frozenset(
         "bench.machine",
         "bench.models",
         "methods.errors",
+        "methods.from_file",
         "methods.registry",
         "metrics.errors",
     }
@@ -90,7 +94,7 @@ def reached(*roots: object) -> dict[str, str]:
         module = root.__name__ if isinstance(root, ModuleType) else root.__module__
         name = _WHOLE if isinstance(root, ModuleType) else getattr(root, "__qualname__", "").partition(".")[0]
         own = module.partition(".")[0]
-        _Walk(_COMPUTING | ({own} - {_RUNNER}), found).visit(module, name)
+        _Walk(_COMPUTING | (({own} | neighbours(own)) - {_RUNNER}), found).visit(module, name)
     # A module that one root leads to as a whole may have been visited in part from another.
     return {
         place: code

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from methods.config import deviations
 from methods.training_length import TrainingLength, scaled_steps
+from methods.weights.catalogue import backbone_files
 from methods.weights.files import WeightIdentity, default_weights_directory
 from methods.weights.states import load_fitted
 
@@ -187,6 +188,14 @@ class Detector(ABC, Generic[ConfigT]):
         Raises:
             WeightsError: A weights file is missing; the message says how to get it.
         """
+
+    @classmethod
+    def weight_files(cls, config: ConfigT) -> list[str]:
+        """Name the files of :mod:`methods.weights.catalogue` that :meth:`weights` reads; fetches nothing.
+
+        These are the backbones'; a method that builds on others adds them.
+        """
+        return backbone_files(config)
 
     @classmethod
     def training_length(cls, config: ConfigT) -> TrainingLength | None:

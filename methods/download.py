@@ -181,7 +181,7 @@ def _begin(part: _Part, response: "Response") -> int | None:
     else:
         length = response.headers.get("Content-Length", "")
     total = int(length) if length.isdecimal() else None
-    _check_room((total or 0) - part.bytes, part.path.parent)
+    check_room((total or 0) - part.bytes, part.path.parent)
     if response.status_code != 206:
         part.start(_validator(response), total)
     return total
@@ -193,7 +193,12 @@ def _validator(response: "Response") -> str | None:
     return tag if tag.startswith('"') else response.headers.get("Last-Modified")
 
 
-def _check_room(needed: int, folder: Path) -> None:
+def check_room(needed: int, folder: Path) -> None:
+    """Make sure that so many bytes fit on the disk of a folder.
+
+    Raises:
+        DownloadError: They do not.
+    """
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise DownloadError(f"{needed:,} bytes are to come, but there is room for {free:,} in {folder}")

@@ -154,7 +154,8 @@ def distances(predicted: Tensor, features: Tensor, kind: str) -> Tensor:
         return 1 - F.cosine_similarity(predicted, features)
     if kind == "normalised":
         predicted, features = F.normalize(predicted), F.normalize(features)
-    return (predicted - features).norm(dim=1)
+    differences: Tensor = torch.linalg.vector_norm(predicted - features, dim=1)
+    return differences
 
 
 def _smoothing(size: int) -> Tensor:

@@ -1,11 +1,13 @@
 """Which detectors exist, by name, without importing them: ``bench --help`` must not load torch."""
 
 import importlib
+from collections.abc import Iterable
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
 from methods.config import unknown
 from methods.errors import MethodError
+from methods.from_file import is_file, load_from_file
 
 if TYPE_CHECKING:
     from methods.detector import Detector
@@ -24,6 +26,8 @@ BUILT_IN = {
     "ast": "methods.asymmetric_student:AsymmetricStudentTeacher",
     "rdpp": "methods.rdpp.detector:Rdpp",
     "l2bt": "methods.l2bt:L2bt",
+    "st": "methods.uninformed_students:UninformedStudents",
+    "gcad": "methods.gcad.detector:Gcad",
 }
 
 
@@ -36,18 +40,24 @@ def method_names() -> list[str]:
     return list(_references())
 
 
+def chosen_methods(names: Iterable[str]) -> list[str]:
+    """Names of detectors as a user gives them, each once; ``all`` stands for all that :func:`method_names` knows."""
+    expanded = [every for name in names for every in (method_names() if name == "all" else [name])]
+    return list(dict.fromkeys(expanded))
+
+
 def load_method(name: str) -> "type[Detector[Any]]":
-    """Import the detector called ``name``.
+    """Import the detector called ``name``, or one in a file of the user's, ``path/to/mine.py:MyDetector``.
 
     Raises:
-        MethodError: Unknown name, two packages claim one name, or what an installed package offers cannot be
+        MethodError: Unknown name, two packages claim one name, or what an installed package or a file offers cannot be
             imported or is no detector.
     """
-    from methods.detector import Detector
-
+    if is_file(name):
+        return _checked(name, name, load_from_file(name))
     references = _references()
     if name not in references:
-        raise unknown("method", name, references)
+        raise MethodError(f"{unknown('method', name, references)}, or FILE:CLASS such as my_method.py:Mine")
     reference = references[name]
     module, _, attribute = reference.partition(":")
     try:
@@ -59,7 +69,13 @@ def load_method(name: str) -> "type[Detector[Any]]":
             f"method {name!r} cannot be loaded from {reference}: {error}\n"
             f"  Repair or uninstall the package whose entry point group {ENTRY_POINT_GROUP!r} offers it."
         ) from error
-    if not (isinstance(method, type) and issubclass(method, Detector)):
+    return _checked(name, reference, method)
+
+
+def _checked(name: str, reference: str, method: object) -> "type[Detector[Any]]":
+    from methods.detector import Detector
+
+    if not (isinstance(method, type) and issubclass(method, Detector) and method is not Detector):
         raise MethodError(f"method {name!r}: {reference} is not a subclass of methods.detector.Detector")
     return method
 

@@ -1,12 +1,8 @@
 """``bench check-method``: whether a detector keeps every promise of the contract."""
 
-import importlib.util
-import sys
-import traceback
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from rich.console import Console
 from rich.padding import Padding
@@ -14,11 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.commands.flags import console
-from bench.errors import UsageError, unknown_name
+from bench.errors import unknown_name
 from bench.options import Flag, Parsed
 from methods.conformance import BUILT_IN_SETUPS, CHECKS, Outcome, Setup, Subject, run_check
-from methods.detector import Detector
-from methods.registry import load_method, method_names
+from methods.registry import load_method
 
 PROMISES_BROKEN = 3
 MARKS = {
@@ -101,42 +96,6 @@ def _subject(options: CheckMethodOptions) -> Subject:
     for name in options.except_:
         if name not in CHECKS:
             raise unknown_name("check", name, CHECKS)
-    method = options.method
-    file, colon, attribute = method.rpartition(":")
-    if colon:
-        detector, setup = _load(Path(file), attribute), Setup({})
-    elif method in method_names():
-        detector, setup = load_method(method), BUILT_IN_SETUPS.get(method, Setup({}))
-    else:
-        raise UsageError(f"{unknown_name('method', method, method_names())}, or FILE:CLASS such as my_method.py:Mine")
+    detector, setup = load_method(options.method), BUILT_IN_SETUPS.get(options.method, Setup({}))
     exceptions = {**setup.exceptions, **dict.fromkeys(options.except_, "--except")}
     return Subject(detector, {**setup.options, **options.set}, exceptions=exceptions)
-
-
-def _load(path: Path, attribute: str) -> type[Detector[Any]]:
-    """Import a Python file, which may import its neighbours, and return the detector in it."""
-    if not path.is_file():
-        raise UsageError(f"{path} does not exist\n  FILE:CLASS takes a Python file, such as my_method.py:Mine.")
-    specification = importlib.util.spec_from_file_location(f"checked_{path.stem}", path)
-    if specification is None or specification.loader is None:
-        raise UsageError(f"{path} is no Python file; FILE:CLASS takes one, such as my_method.py:Mine")
-    module = importlib.util.module_from_spec(specification)
-    sys.modules[specification.name] = module  # dataclasses look up their types there
-    if str(path.parent.resolve()) not in sys.path:
-        sys.path.insert(0, str(path.parent.resolve()))
-    try:
-        specification.loader.exec_module(module)
-    except Exception as error:
-        last = "".join(traceback.format_exception_only(error)).strip()
-        frames = traceback.extract_tb(error.__traceback__)
-        lines = [frame.lineno for frame in frames if Path(frame.filename).name == path.name]
-        where = f"line {lines[-1]}: " if lines else ""
-        raise UsageError(f"{path} cannot be imported: {where}{last}") from error
-    detectors = {
-        name: value
-        for name, value in vars(module).items()
-        if isinstance(value, type) and issubclass(value, Detector) and value is not Detector
-    }
-    if attribute not in detectors:
-        raise unknown_name(f"subclass of methods.detector.Detector in {path}:", attribute, detectors)
-    return detectors[attribute]

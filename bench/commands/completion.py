@@ -41,6 +41,13 @@ def complete_collections(incomplete: str) -> list[str]:
     return [known.name for known in known_collections() if known.name.startswith(incomplete)]
 
 
+def complete_weights(incomplete: str) -> list[str]:
+    """Complete the name of a file of pretrained weights."""
+    from methods.weights.catalogue import weight_files
+
+    return [name for name in weight_files() if name.startswith(incomplete)]
+
+
 def _completed(incomplete: str, names: Iterable[str]) -> list[str]:
     before, comma, begun = incomplete.rpartition(",")
     given = before.split(",")

@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_
 import typer
 from typer.core import TyperCommand
 
-from bench.commands.completion import complete_collections, complete_datasets, complete_methods
+from bench.commands.completion import (
+    complete_collections,
+    complete_datasets,
+    complete_methods,
+    complete_weights,
+)
 from bench.options import Flag, described, flag_name, resolve
 
 if TYPE_CHECKING:
@@ -24,6 +29,7 @@ _COMPLETIONS = {
     "methods": complete_methods,
     "datasets": complete_datasets,
     "collections": complete_collections,
+    "weights": complete_weights,
 }
 
 

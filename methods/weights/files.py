@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from methods.download import Download, download_file
+from methods.download import Download, Progress, download_file
 from methods.errors import WeightsError
 
 
@@ -49,7 +49,9 @@ def _sha256(path: Path, _size: int, _modified: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def fetch(download: Download, directory: Path, otherwise: str) -> Path:
+def fetch(
+    download: Download, directory: Path, otherwise: str, progress: Progress | None = None, *, replace: bool = False
+) -> Path:
     """Return the downloaded file, fetching it on first use; safe with several processes.
 
     A download that was cut off continues at the next call.
@@ -58,6 +60,8 @@ def fetch(download: Download, directory: Path, otherwise: str) -> Path:
         download: What to fetch and the digest it must have.
         directory: Where it is kept.
         otherwise: What a user without network can do instead, to end a sentence that begins "or".
+        progress: Called after each piece.
+        replace: Fetch it again if the file that is there is another one.
 
     Returns:
         Path of the verified file.
@@ -71,8 +75,10 @@ def fetch(download: Download, directory: Path, otherwise: str) -> Path:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{target}.lock"):
+            if replace and target.exists() and not sha256_of(target).startswith(download.sha256):
+                target.unlink()
             if not target.exists():
-                download_file(download, target)
+                download_file(download, target, progress)
         actual = sha256_of(target)
     except OSError as error:
         raise WeightsError(
@@ -83,7 +89,7 @@ def fetch(download: Download, directory: Path, otherwise: str) -> Path:
     if not actual.startswith(download.sha256):
         raise WeightsError(
             f"{target} is not the file it should be: SHA-256 is {actual}, expected {download.sha256}\n"
-            f"  Delete it and run the same command again to fetch {download.url},\n"
+            f"  bench weights fetch {download.file_name} replaces it by {download.url};\n"
             f"  or {otherwise}."
         )
     return target

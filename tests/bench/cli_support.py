@@ -10,8 +10,6 @@ import numpy as np
 from PIL import Image
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-METADATA = "Metadata-Version: 2.1\nName: tiny-detectors\nVersion: 1.0\n"
-ENTRY_POINTS = "[bench.methods]\ntiny = tiny_detectors:Tiny\n"
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 

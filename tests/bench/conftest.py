@@ -3,12 +3,13 @@
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cli_support import ENTRY_POINTS, METADATA, REPOSITORY, Command, CommandServer, write_scenario
+from cli_support import REPOSITORY, Command, CommandServer, write_scenario
 
 NOBODY = 65534
 """The user to whom nothing belongs."""
@@ -34,13 +35,13 @@ def users_folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that offers the detector ``tiny`` by entry point, as an installed package does."""
-    folder = tmp_path_factory.mktemp("plugin")
-    shutil.copy(Path(__file__).parent / "plugin" / "tiny_detectors.py", folder)
-    info = folder / "tiny_detectors-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(METADATA)
-    (info / "entry_points.txt").write_text(ENTRY_POINTS)
+    """A folder into which a package is installed that offers the detector ``tiny`` by entry point."""
+    source, folder = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("plugin")
+    for name in ("pyproject.toml", "tiny_detectors.py"):
+        shutil.copy(Path(__file__).parent / "plugin" / name, source)
+    offline = ("--no-index", "--no-deps", "--no-build-isolation")
+    command = [sys.executable, "-m", "pip", "install", "--quiet", *offline, "--target", str(folder), str(source)]
+    subprocess.run(command, check=True)
     return folder
 
 

@@ -24,7 +24,7 @@ def blocks(language: str) -> list[str]:
 
 
 DETECTOR, CONFORMANCE_TEST = blocks("python")
-CHECK, AS_INSTALLED = blocks("sh")
+CHECK, AS_FILE, AS_INSTALLED = blocks("sh")
 (EXPLANATION,) = blocks("text")
 (PROJECT,) = blocks("toml")
 
@@ -77,6 +77,13 @@ def test_the_checks_run_in_pytest(folder: Path, monkeypatch: pytest.MonkeyPatch)
     exec(compile(CONFORMANCE_TEST, "docs/add_a_detector.md", "exec"), names)
     for check in CHECKS:
         names["test_conformance"](check)
+
+
+@pytest.mark.slow
+def test_a_detector_in_a_file_runs(folder: Path, bench: Command) -> None:
+    run = bench(*shlex.split(AS_FILE)[1:])
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "Pixel statistics" in run.stdout
 
 
 @pytest.mark.slow

@@ -64,7 +64,7 @@ def test_augmentation_is_one_of_three_with_factors_around_one():
     ]
     chosen = set()
     for _ in range(30):
-        augmented = training.augment(image, generator)
+        augmented = training.colour_jitter(image, training.JITTER, generator)
         assert augmented.dtype == torch.uint8
         distances = [(family.float() - augmented.float()).abs().amax((1, 2, 3)).min().item() for family in families]
         assert min(distances) <= 2  # half a step between the factors tried

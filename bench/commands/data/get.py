@@ -1,11 +1,11 @@
 """``bench data get``: a published collection, or where it is to be had."""
 
 import sys
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 from bench.commands.flags import console
+from bench.commands.transfer import Transfer, say
 from bench.errors import UsageError, unknown_name
 from bench.options import Flag, Folder, default_data_root
 
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 
 NOT_OFFERED = 3
 """Exit code where a page must be visited: nothing has been fetched."""
-
-_LOG_EVERY = 10.0
-"""Seconds between lines where there is no terminal."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +45,7 @@ def get(options: GetOptions) -> int:
     known, root, terminal = published(options.name), options.to or default_data_root(), console()
     there = folder_of(known, root)
     if there is not None:
-        _say(
+        say(
             terminal, f"{known.title} is there already: {there}\nbench data check {known.name} says how complete it is."
         )
         return 0
@@ -57,9 +54,9 @@ def get(options: GetOptions) -> int:
         _say_where(terminal, known, root)
         return NOT_OFFERED
     _ask_for_licence(terminal, known, given=options.accept_licence)
-    with _Transfer(terminal) as transfer:
+    with Transfer(terminal) as transfer:
         folder = download_collection(known, root, transfer.show)
-    _say(terminal, f"{known.title} is in {folder}\nbench data check {known.name} compares it with what was published.")
+    say(terminal, f"{known.title} is in {folder}\nbench data check {known.name} compares it with what was published.")
     return 0
 
 
@@ -105,7 +102,7 @@ def introduce(terminal: "Console", known: "KnownCollection") -> None:
 def _say_where(terminal: "Console", known: "KnownCollection", root: "Path") -> None:
     """Print what to do where owners offer no direct link."""
     scenarios = ", ".join(list(known.images)[:3]) + (", …" if len(known.images) > 3 else "")
-    _say(
+    say(
         terminal,
         f"{known.title} has no direct link: get it from the page above and unpack it to\n"
         f"  {root / known.name}\n"
@@ -136,56 +133,3 @@ def _ask_for_licence(terminal: "Console", known: "KnownCollection", *, given: bo
         if not Confirm.ask("Do you accept this licence?", console=terminal, default=False):
             raise UsageError(f"the licence of {known.title} is not accepted: nothing was fetched")
     accept_licence(known)
-
-
-class _Transfer:
-    """How far a download is: a line in a terminal that moves, log lines anywhere else."""
-
-    def __init__(self, terminal: "Console") -> None:
-        from rich.progress import (
-            BarColumn,
-            DownloadColumn,
-            Progress,
-            TextColumn,
-            TimeRemainingColumn,
-            TransferSpeedColumn,
-        )
-
-        self._terminal = terminal
-        self._step = ""
-        self._said = 0.0
-        self._bar: Progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(24 if terminal.width >= 100 else 10),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
-            console=terminal,
-            disable=not terminal.is_terminal,
-        )
-
-    def __enter__(self) -> "_Transfer":
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def show(self, step: str, done: int, total: int | None) -> None:
-        """Bring the line up to date, or print one if the last is some seconds old or everything is done."""
-        from rich.markup import escape
-
-        if step != self._step:
-            self._step, self._said = step, time.monotonic()
-            self._bar.add_task(escape(step), total=total)
-        self._bar.update(self._bar.task_ids[-1], completed=done, total=total)
-        if not self._terminal.is_terminal and (done == total or time.monotonic() - self._said >= _LOG_EVERY):
-            self._said = time.monotonic()
-            of = f" of {total / 1e6:.1f}" if total else ""
-            _say(self._terminal, f"{step}: {done / 1e6:.1f}{of} MB")
-
-
-def _say(terminal: "Console", text: str) -> None:
-    from rich.markup import escape
-
-    terminal.print(escape(text), highlight=False, soft_wrap=True)

@@ -18,3 +18,10 @@ add_late_command(
     "Make a teacher for EfficientAD (Algorithm 3).",
     group="distill",
 )
+add_late_command(
+    app,
+    "patch-teacher",
+    "bench.commands.distill.patch_teacher",
+    "Make a teacher of patches for S-T and GCAD.",
+    group="distill",
+)

@@ -1,0 +1,1 @@
+"""GCAD: a local branch of patch descriptors, and a global one that sees the whole image."""
