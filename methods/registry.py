@@ -47,8 +47,10 @@ def chosen_methods(names: Iterable[str]) -> list[str]:
 
 
 def load_method(name: str) -> "type[Detector[Any]]":
-    """Import the detector called ``name``, one in a file of the user's, ``path/to/mine.py:MyDetector``, or a model of
-    anomalib, ``anomalib:Padim``.
+    """Import the detector called ``name``.
+
+    Besides those of :func:`method_names` there are detectors in files of the user's, ``path/to/mine.py:MyDetector``,
+    and the models of anomalib, ``anomalib:Padim``.
 
     Raises:
         MethodError: Unknown name, two packages claim one name, or what an installed package or a file offers cannot be
