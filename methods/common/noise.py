@@ -102,9 +102,11 @@ def perlin_noise(size: tuple[int, int], cells: tuple[int, int], generator: torch
 
     def product_with(corner_down: int, corner_right: int) -> Tensor:
         along_y, along_x = vectors[:, row + corner_down][:, :, column + corner_right]
-        return along_y * (down - corner_down) + along_x * (right - corner_right)
+        products: Tensor = along_y * (down - corner_down) + along_x * (right - corner_right)
+        return products
 
     vertical, horizontal = (t**3 * (t * (6 * t - 15) + 10) for t in (down, right))
     left = torch.lerp(product_with(0, 0), product_with(1, 0), vertical)
     other = torch.lerp(product_with(0, 1), product_with(1, 1), vertical)
-    return math.sqrt(2) * torch.lerp(left, other, horizontal)
+    field: Tensor = math.sqrt(2) * torch.lerp(left, other, horizontal)
+    return field

@@ -163,7 +163,14 @@ class Dsr(Detector[DsrConfig]):
     _embedded: ClassVar = {"vq_model": "embedded"}
     presets: ClassVar = {
         "embedded": _embedded,
-        "demo": {**_embedded, "image_size": (128, 128), "batch_size": 4, "detection_steps": 60, "upsampling_steps": 30},
+        "demo": {
+            **_embedded,
+            "image_size": (128, 128),
+            "batch_size": 4,
+            "learning_rate": 1e-3,
+            "detection_steps": 40,
+            "upsampling_steps": 15,
+        },
     }
 
     packages = ("torch",)

@@ -38,7 +38,7 @@ class SubspaceRestriction(nn.Module):
 
 
 def object_decoder() -> nn.Sequential:
-    """Decoder of one kind of object: joined features (B, 256, h, w) to images (B, 3, 4h, 4w), h and w multiples of 4."""
+    """Decoder of one object: joined features (B, 256, h, w) to images (B, 3, 4h, 4w); h and w are multiples of 4."""
     return nn.Sequential(
         *_convolutions(2 * DIM, 2 * DIM, 4 * DIM),
         nn.MaxPool2d(2),

@@ -159,7 +159,7 @@ class VqTraining:
         self._device = device
         self._pool = PhotographPool(photographs, [SIZE], config.seed)
         torch.manual_seed(config.seed)
-        self.network = VqModel().to(device, memory_format=torch.channels_last)
+        self.network = VqModel().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = torch.optim.Adam(
             [parameter for parameter in self.network.parameters() if parameter.requires_grad], config.learning_rate
         )
