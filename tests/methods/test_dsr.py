@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import warnings
 
 import pytest
 import torch
@@ -273,7 +274,9 @@ def test_maps_and_scores_are_anomalibs_with_the_same_weights(module: DsrModule) 
     from methods.common.torchvision_import import import_torchvision
 
     import_torchvision()
-    from anomalib.models.image.dsr.torch_model import DsrModel
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from anomalib.models.image.dsr.torch_model import DsrModel
 
     other = DsrModel().eval()
     latent = {key.removeprefix("discrete_latent_model."): key for key in other.state_dict() if "discrete" in key}
