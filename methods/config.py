@@ -13,6 +13,8 @@ IMAGENET = "imagenet (1281167 images"
 """Beginning of the identity of ILSVRC 2012's training set, the papers' pretraining images, in lower case."""
 TRAINING_LENGTHS = ("training_steps", "epochs")
 """Options that a row says in words of its own: with the training scale, and beside the paper's."""
+PENALTY = "pretraining_penalty"
+"""Option without which a method reads no photographs."""
 
 
 class Method(Protocol):
@@ -77,9 +79,10 @@ def deviations(method: Method, config: Any, train_scale: float, photographs: str
     length = other_length(own, paper, train_scale) if own is not None and paper is not None else None
     if length is not None:
         phrases.append(length)
-    if method.uses_photographs and photographs is None:
+    reads_photographs = method.uses_photographs and getattr(config, PENALTY, True)
+    if reads_photographs and photographs is None:
         phrases.append("no pretraining images")
-    elif method.uses_photographs and photographs is not None and not photographs.lower().startswith(IMAGENET):
+    elif reads_photographs and photographs is not None and not photographs.lower().startswith(IMAGENET):
         phrases.append(f"pretraining images {photographs}")
     return phrases
 
@@ -91,6 +94,18 @@ def _shown(value: object) -> object:
     if isinstance(value, tuple) and value and all(isinstance(part, str) for part in value):
         return ", ".join(Path(part).name for part in value)
     return value
+
+
+def split_outside_brackets(text: str) -> list[str]:
+    """Split at commas that are in no brackets; empty parts are left out."""
+    parts, depth = [""], 0
+    for character in text:
+        depth += (character == "[") - (character == "]")
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return [part.strip() for part in parts if part.strip()]
 
 
 def unknown(kind: str, name: str, allowed: Iterable[str]) -> MethodError:

@@ -60,14 +60,15 @@ def _show_method(name: str) -> None:
     method, terminal = load_method(name), console()
     terminal.print(Text(f"{method.title}: {method.source}", style="bold"))
     table = Table()
-    presets = list(method.presets)
-    for head in ("Option", "Default", *(f"Preset {preset}" for preset in presets), "Meaning"):
+    for head in ("Option", "Default", "Meaning"):
         table.add_column(head)
     defaults, meanings = method.Config(), described(method.Config)
     for field in dataclasses.fields(method.Config):
         if field.init:
-            changed = [method.presets[preset].get(field.name) for preset in presets]
-            values = [getattr(defaults, field.name), *changed, meanings.get(field.name)]
-            table.add_row(field.name, *(Text("" if value is None else str(value)) for value in values))
+            values = (getattr(defaults, field.name), meanings.get(field.name, ""))
+            table.add_row(field.name, *(Text(str(value)) for value in values))
     terminal.print(table)
+    for preset, options in method.presets.items():
+        changes = ", ".join(f"{option}={value}" for option, value in options.items())
+        terminal.print(Text(f"Preset {preset}: {changes}"), soft_wrap=True)
     terminal.print(f"Set one with --set {name}.OPTION=VALUE.", highlight=False, soft_wrap=True)

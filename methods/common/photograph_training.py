@@ -20,6 +20,9 @@ from methods.errors import MethodError
 POOL = 2048
 """Photographs held in memory at a time, at all sizes; as many draws later others take their place."""
 
+EARLIER_STEPS = "earlier_steps"
+"""Setting of a run that was continued with another number of steps: how many until then."""
+
 StepProgress = Callable[[int, int, float], None]
 """Called after each step with the step, counted from 1, the number of steps and the loss."""
 
@@ -160,6 +163,8 @@ def train_on_photographs(
 ) -> Path:
     """Train and write the network; continue from the checkpoint that an interrupted run left.
 
+    A run may be continued with another number of steps: from there on the schedule is theirs, and the card says so.
+
     Args:
         training: The training, at its start.
         config: Its options.
@@ -180,7 +185,7 @@ def train_on_photographs(
     settings = json.loads(json.dumps({**asdict(config), **facts}))
     losses: list[float] = []
     if checkpoint.exists():
-        losses = _restore(checkpoint, settings, training)
+        losses, settings = _restore(checkpoint, settings, training)
     else:
         training.measure()
     for step in range(len(losses), config.steps):
@@ -241,14 +246,18 @@ def _save_checkpoint(
     partial.replace(path)
 
 
-def _restore(path: Path, settings: Mapping[str, object], training: PhotographTraining) -> list[float]:
+def _restore(
+    path: Path, settings: Mapping[str, object], training: PhotographTraining
+) -> tuple[list[float], dict[str, object]]:
+    """Continue from a checkpoint: its losses, and the settings with what it says of other numbers of steps."""
     try:
         with safe_open(path, "pt") as file:
             saved = json.loads(file.metadata()["settings"])
     except SafetensorError as error:
         raise MethodError(f"{path} is not a readable checkpoint ({error}); delete it to start anew") from error
-    if saved != settings:
-        changed = [f"{key}: {saved.get(key)} -> {settings[key]}" for key in settings if saved.get(key) != settings[key]]
+    other = [key for key in settings if key != "steps" and saved.get(key) != settings[key]]
+    if other:
+        changed = [f"{key}: {saved.get(key)} -> {settings[key]}" for key in other]
         raise MethodError(
             f"{path} belongs to a run with other options ({'; '.join(changed)}); delete it to start anew, or give "
             "the options it was started with"
@@ -265,4 +274,8 @@ def _restore(path: Path, settings: Mapping[str, object], training: PhotographTra
     training.optimizer.load_state_dict({**training.optimizer.state_dict(), "state": moments})
     for key, value in training.state().items():
         value.copy_(parts["state"][key])
-    return [float(loss) for loss in parts["losses"][""]]
+    losses = [float(loss) for loss in parts["losses"][""]]
+    earlier = [saved[EARLIER_STEPS]] if EARLIER_STEPS in saved else []
+    if saved["steps"] != settings["steps"]:
+        earlier.append(f"{saved['steps']} until step {len(losses)}")
+    return losses, {**settings, **({EARLIER_STEPS: ", ".join(earlier)} if earlier else {})}

@@ -30,6 +30,9 @@ from methods.efficientad.distillation_target import (
 from methods.efficientad.fast_step import training_outputs
 from methods.efficientad.pdn import RECEPTIVE_FIELD, STRIDE, TEACHER_CHANNELS, Size, patch_description_network
 from methods.efficientad.step import choose_step
+from methods.efficientad.teachers import load_teacher, teacher_identity
+from methods.efficientad.widening import widen
+from methods.errors import MethodError
 
 MIN_CROP = math.ceil(RECEPTIVE_FIELD / STRIDE) * STRIDE
 """Side in pixels of the least square, a multiple of the stride."""
@@ -41,8 +44,11 @@ class DistillationConfig(PhotographTrainingConfig):
 
     Attributes:
         size: Teacher of EfficientAD-S or -M.
-        backbone: Whose PatchCore features are distilled, a key of ``methods.weights.catalogue.BACKBONES``.
+        backbone: Whose PatchCore features are distilled, a key of ``methods.weights.catalogue.BACKBONES``; those of
+            Table 8 are ``wide_resnet101_2``, ``resnext101_32x8d`` and ``densenet201``.
         backbone_weights: ``auto``, ``random`` or a path.
+        start: ``random``, or for size M the teacher of EfficientAD-S that it is at first: ``embedded``, ``auto`` or a
+            path. The larger network then learns what the smaller one could not.
         weight_decay: Of Adam.
         normalisation_images: Images drawn for the channel mean and standard deviation of the backbone's features.
         grayscale_probability: Of each image drawn.
@@ -55,12 +61,20 @@ class DistillationConfig(PhotographTrainingConfig):
     size: Size = "S"
     backbone: str = "wide_resnet101_2"
     backbone_weights: str = "auto"
+    start: str = "random"
     steps: Annotated[int, Field(gt=0)] = 60_000
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-5
     normalisation_images: Annotated[int, Field(gt=0)] = 10_000
     grayscale_probability: Annotated[float, Field(ge=0, le=1)] = 0.1
     crop: Annotated[int, Field(ge=MIN_CROP, le=TEACHER_SIZE[0], multiple_of=STRIDE)] | None = None
     cache_gib: Annotated[float, Field(ge=0)] = 7.0
+
+    def __post_init__(self) -> None:
+        if self.start != "random" and self.size != "M":
+            raise MethodError(
+                f"start={self.start} is for size M, which starts as a teacher of size S, and the size is {self.size}\n"
+                "  Leave it out, or give --size M."
+            )
 
 
 def distill(
@@ -96,7 +110,10 @@ def distill(
     check_precision(config.precision, device, forced=force_precision)
     identity = backbone_identity(config.backbone, config.backbone_weights, weights_dir)
     training = Distillation(config, photographs, weights_dir, device)
-    facts = {"backbone_sha256": identity.sha256, "photographs": photographs.identity}
+    start = (
+        {} if config.start == "random" else {"start_sha256": teacher_identity("S", config.start, weights_dir).sha256}
+    )
+    facts = {"backbone_sha256": identity.sha256, **start, "photographs": photographs.identity}
     card = Card(
         title=f"EfficientAD-{config.size} teacher",
         about="Patch description network distilled with Algorithm 3 of Batzner et al. (WACV 2024).\n"
@@ -144,6 +161,10 @@ class Distillation:
 
         torch.manual_seed(config.seed)
         teacher = patch_description_network(config.size, TEACHER_CHANNELS, padding=config.crop is None)
+        if config.start != "random":
+            small = patch_description_network("S", TEACHER_CHANNELS, padding=False)
+            load_teacher(small, "S", config.start, weights_dir)
+            widen(small, teacher)
         self.network: nn.Sequential = nn.utils.convert_conv2d_weight_memory_format(
             teacher.to(device), torch.channels_last
         )

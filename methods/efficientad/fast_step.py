@@ -18,7 +18,10 @@ from methods.common.precision import TrainingPrecision, autocast
 from methods.efficientad import winograd
 from methods.efficientad.networks import EfficientAdNetwork
 from methods.efficientad.pdn import TEACHER_CHANNELS
-from methods.efficientad.step import hard_elements
+from methods.efficientad.step import HARD_QUANTILE, hard_elements
+
+SINGLE_OUTPUTS_FROM = 0.995
+"""From this quantile on, the last layer is differentiated at its hard outputs one by one; below, these are too many."""
 
 
 def step_loss(
@@ -28,27 +31,32 @@ def step_loss(
     penalty: Tensor | None,
     target: Tensor,
     precision: TrainingPrecision,
+    p_hard: float = HARD_QUANTILE,
 ) -> Tensor:
     """Total loss of one iteration; see :func:`methods.efficientad.step.step_loss`."""
     batch = torch.cat([image, augmented] if penalty is None else [image, augmented, penalty])
+    assert isinstance(network.student, nn.Sequential)
     last = network.student[-1]
     assert isinstance(last, nn.Conv2d)
     assert last.bias is not None
+    one_by_one = p_hard >= SINGLE_OUTPUTS_FROM
     first, second = slice(TEACHER_CHANNELS), slice(TEACHER_CHANNELS, None)
     with autocast(image.device, precision):
         with torch.no_grad():
             augmented_target = network.target(training_outputs(network.teacher, augmented, padding=network.padding))
         features = training_features(network.student, batch, padding=network.padding)
-        with torch.no_grad():
+        with torch.set_grad_enabled(not one_by_one):
             student = winograd.conv2d(features[:1], last.weight[first], last.bias[first]).float()
         of_autoencoder = winograd.conv2d(features[1:2], last.weight[second], last.bias[second]).float()
         decoded = network.autoencoder(augmented).float()
         # An empty batch without a penalty.
         on_penalty = winograd.conv2d(features[2:], last.weight[first], last.bias[first]).float()
 
-    hard = hard_elements((target - student).square().permute(0, 2, 3, 1).flatten())
-    student_hard = _outputs_at(features[:1], last, hard)
-    loss: Tensor = (target.permute(0, 2, 3, 1).flatten()[hard] - student_hard).square().mean()
+    student = student.permute(0, 2, 3, 1).flatten()
+    flat_target = target.permute(0, 2, 3, 1).flatten()
+    hard = hard_elements((flat_target - student.detach()).square(), p_hard)
+    student_hard = _outputs_at(features[:1], last, hard) if one_by_one else student[hard]
+    loss: Tensor = (flat_target[hard] - student_hard).square().mean()
     loss = loss + (augmented_target - decoded).square().mean() + (decoded - of_autoencoder).square().mean()
     return loss if penalty is None else loss + on_penalty.square().mean()
 

@@ -16,17 +16,18 @@ GRID = 64
 """Side of the grid of feature positions that tiles the image."""
 BORDER = 4
 """Feature positions that the unpadded networks lack on each side of the grid."""
-QUANTILES = (0.9, 0.995)
-"""Levels a and b that the map normalisation aligns with 0 and 0.1 (Algorithm 1, lines 56 and 57)."""
+DROPOUT = 0.2
+"""Of the autoencoder's decoder (Table 7)."""
 
 MapBorder = Literal["replicate", "zeros"]
 
 
-def autoencoder(side: int) -> nn.Sequential:
+def autoencoder(side: int, dropout: float = DROPOUT) -> nn.Sequential:
     """Build the autoencoder of Table 7: normalised images (B, 3, 256, 256) to features (B, 384, side, side).
 
     Args:
         side: Of the feature grid that it shall match: 64 with padded networks, 56 with unpadded ones.
+        dropout: Probability of the decoder's dropout layers.
     """
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise((3, 32, 32, 64, 64, 64)):
@@ -38,7 +39,7 @@ def autoencoder(side: int) -> nn.Sequential:
             Resize((before + 1,) * 2, (size,) * 2),
             nn.Conv2d(64, 64, 4, padding=2),
             nn.ReLU(inplace=True),
-            nn.Dropout(0.2),
+            nn.Dropout(dropout),
         ]
     layers += [
         Resize((128,) * 2, (side,) * 2),
@@ -47,6 +48,24 @@ def autoencoder(side: int) -> nn.Sequential:
         nn.Conv2d(64, TEACHER_CHANNELS, 3, padding=1),
     ]
     return nn.Sequential(*layers)
+
+
+class SeparateStudents(nn.Module):
+    """A student of the teacher and another of the autoencoder, as before Table 4's row "Shared student".
+
+    Args:
+        size: ``S`` or ``M``.
+        padding: As in the teacher, whose architecture both have.
+    """
+
+    def __init__(self, size: Size, *, padding: bool) -> None:
+        super().__init__()
+        self.of_teacher = patch_description_network(size, TEACHER_CHANNELS, padding=padding)
+        self.of_autoencoder = patch_description_network(size, TEACHER_CHANNELS, padding=padding)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised images (B, 3, H, W) to features (B, 768, h, w), in the order of the shared student."""
+        return torch.cat([self.of_teacher(images), self.of_autoencoder(images)], dim=1)
 
 
 class EfficientAdNetwork(nn.Module):
@@ -59,11 +78,14 @@ class EfficientAdNetwork(nn.Module):
         padding: Whether teacher and student pad as Tables 5 and 6 say. The paper times and scores them unpadded
             (its Appendix E).
         map_border: What stands at the border of the maps of unpadded networks; see :meth:`measured_maps`.
+        dropout: Probability of the autoencoder's dropout layers.
+        shared_student: Whether one student imitates both teacher and autoencoder, or each has its own.
 
     Attributes:
         mean: Of each teacher channel over the training images, (1, 384, 1, 1).
         std: Likewise, the standard deviation.
-        quantiles: Rows ST and AE, columns a and b, of the validation maps; (2, 2).
+        quantiles: Rows ST and AE, columns a and b: the values of the maps that become 0 and 0.1; (2, 2). At first 0
+            and 0.1 themselves.
     """
 
     networks = ("teacher", "student", "autoencoder")
@@ -71,14 +93,26 @@ class EfficientAdNetwork(nn.Module):
     std: Tensor
     quantiles: Tensor
 
-    def __init__(self, size: Size, *, padding: bool, map_border: MapBorder = "replicate") -> None:
+    def __init__(
+        self,
+        size: Size,
+        *,
+        padding: bool,
+        map_border: MapBorder = "replicate",
+        dropout: float = DROPOUT,
+        shared_student: bool = True,
+    ) -> None:
         super().__init__()
         self.padding = padding
         self.map_border = map_border
         self.teacher = patch_description_network(size, TEACHER_CHANNELS, padding=padding)
-        self.student = patch_description_network(size, 2 * TEACHER_CHANNELS, padding=padding)
+        self.student = (
+            patch_description_network(size, 2 * TEACHER_CHANNELS, padding=padding)
+            if shared_student
+            else SeparateStudents(size, padding=padding)
+        )
         missing = 0 if padding else BORDER
-        self.autoencoder = autoencoder(GRID - 2 * missing)
+        self.autoencoder = autoencoder(GRID - 2 * missing, dropout)
         self.normalise = Normalise()
         resizing = bilinear_matrix(GRID, INPUT_SIZE[0]) @ _completion(GRID, missing, map_border)
         self.resize = Separable(resizing, resizing)

@@ -15,6 +15,7 @@ from methods.efficientad.pdn import TEACHER_CHANNELS
 from methods.errors import MethodError
 
 HARD_QUANTILE = 0.999
+"""The mining factor p_hard of section 3.2."""
 
 StepName = Literal["reference", "fast"]
 
@@ -30,6 +31,7 @@ class StepLoss(Protocol):
         penalty: Tensor | None,
         target: Tensor,
         precision: TrainingPrecision,
+        p_hard: float,
     ) -> Tensor:
         """Compute the loss of :func:`step_loss`, whose arguments these are."""
 
@@ -57,6 +59,7 @@ def step_loss(
     penalty: Tensor | None,
     target: Tensor,
     precision: TrainingPrecision,
+    p_hard: float = HARD_QUANTILE,
 ) -> Tensor:
     """Total loss of one iteration.
 
@@ -67,6 +70,7 @@ def step_loss(
         penalty: Pretraining image, or ``None`` for no penalty.
         target: Normalised teacher features (1, 384, h, w) of ``image``.
         precision: Of the networks; losses are float32 always.
+        p_hard: Which quantile of the student's squared differences its loss starts from; 0 takes all (section 3.2).
     """
     images = [image, augmented] if penalty is None else [image, augmented, penalty]
     with autocast(image.device, precision):
@@ -78,7 +82,7 @@ def step_loss(
     decoded = decoded.float()
 
     differences = (target - first_half[0:1]).square().flatten()
-    loss: Tensor = differences[hard_elements(differences)].mean()
+    loss: Tensor = differences[hard_elements(differences, p_hard)].mean()
     loss = loss + (augmented_target - decoded).square().mean()
     loss = loss + (decoded - second_half[1:2]).square().mean()
     if penalty is not None:

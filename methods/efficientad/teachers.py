@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from methods.efficientad.pdn import TEACHER_CHANNELS, Size, patch_description_network
 from methods.errors import WeightsError
-from methods.weights.catalogue import OTHER_WEIGHTS, embedded_file, published_file
+from methods.weights.catalogue import embedded_file, published_file
 from methods.weights.files import WeightIdentity, sha256_of
 
 PUBLIC_TEACHERS = "efficientad_teachers"
@@ -72,12 +72,6 @@ def _teacher_file(size: Size, teacher: str, weights_dir: Path) -> Path:
     if teacher == "auto":
         return _public_teacher(size, weights_dir)
     if teacher == "embedded":
-        if _name(size) not in OTHER_WEIGHTS:
-            raise WeightsError(
-                "only the teacher of EfficientAD-S is embedded, not that of EfficientAD-M\n"
-                "  Use efficientad_s, set teacher=auto to download the public one, or distil one with\n"
-                "  bench distill efficientad --size M and give its path."
-            )
         return embedded_file(_name(size), weights_dir)
     path = Path(teacher).expanduser()
     if not path.is_file():
@@ -91,11 +85,7 @@ def _public_teacher(size: Size, weights_dir: Path) -> Path:
     """Download, extract and convert the public teacher on first use; float32 as published."""
     from filelock import FileLock
 
-    otherwise = {
-        "S": "take the embedded teacher: --preset embedded",
-        "M": "distil a teacher with bench distill efficientad --size M and set efficientad_m.teacher to its path",
-    }
-    archive = published_file(PUBLIC_TEACHERS, weights_dir, otherwise[size])
+    archive = published_file(PUBLIC_TEACHERS, weights_dir, "take the embedded teacher: --preset embedded")
     member = _MEMBERS[size]
     target = weights_dir / Path(member).with_suffix(".safetensors")
     with FileLock(f"{target}.lock"):

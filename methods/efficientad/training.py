@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 import torch
@@ -17,18 +17,24 @@ from methods.common.torchvision_import import import_torchvision
 from methods.common.training import train
 from methods.detector import FitContext, ImageSet, Progress
 from methods.efficientad import fast_step, step
-from methods.efficientad.networks import QUANTILES, EfficientAdNetwork
+from methods.efficientad.networks import EfficientAdNetwork
 from methods.efficientad.pdn import TEACHER_CHANNELS
 from methods.efficientad.penalty import PenaltyImages
-from methods.efficientad.step import StepLoss, StepName
+from methods.efficientad.step import HARD_QUANTILE, StepLoss, StepName
 
 TEACHER_CACHE_BYTES = 2 * 2**30
 """Of the device, for the teacher's features of training images: about 440 images unpadded in float32."""
 IMAGE_BYTES = 2 * 2**30
 """Of a device other than the CPU, for training images: about 10 900."""
 
+QUANTILES = (0.9, 0.995)
+"""Levels a and b that the map normalisation aligns with 0 and 0.1 (Algorithm 1, lines 56 and 57)."""
+
 JITTER = 0.2
 """Greatest change of a training image for the autoencoder (Algorithm 1, lines 23-28)."""
+
+Augmentation = Literal["autoencoder", "both", "none"]
+MapNormalisation = Literal["quantiles", "mean_std", "none"]
 
 STEPS: Mapping[StepName, StepLoss] = {"reference": step.step_loss, "fast": fast_step.step_loss}
 
@@ -42,12 +48,19 @@ class TrainingOptions:
         weight_decay: Of Adam.
         precision: Of the networks: ``bf16`` runs them under bfloat16 autocast.
         step: Which of the two ways to the same loss.
+        p_hard: Which quantile of the student's squared differences its loss starts from.
+        penalty: Whether pretraining images, if there are any, hinder the student (line 21).
+        augmentation: Of whose training images colours are changed: ``autoencoder``, its and those of the student that
+            imitates it; ``both``, also those on which the student imitates the teacher; ``none``.
     """
 
     learning_rate: float
     weight_decay: float
     precision: TrainingPrecision
     step: StepName
+    p_hard: float = HARD_QUANTILE
+    penalty: bool = True
+    augmentation: Augmentation = "autoencoder"
 
 
 def teacher_targets(network: EfficientAdNetwork, images: ImageSet, context: FitContext) -> FrozenFeatures:
@@ -94,7 +107,9 @@ class Training:
             fused=True,
         )
         self._penalties = (
-            PenaltyImages(context.photographs, context.seed, context.device, steps) if context.photographs else None
+            PenaltyImages(context.photographs, context.seed, context.device, steps)
+            if context.photographs and options.penalty
+            else None
         )
         self._done = 0
         network.train()
@@ -114,17 +129,23 @@ class Training:
             self._optimizer.param_groups[0]["lr"] = 0.1 * self._options.learning_rate
         # Which numbers are drawn in which order decides what is trained.
         index = int(torch.randint(len(self._images), (), generator=self._generator))
-        image = self._images[index]
-        augmented = colour_jitter(image, JITTER, self._generator)
+        image = self._network.prepare(self._images[index][None])
+        augmented = self._network.prepare(colour_jitter(self._images[index], JITTER, self._generator)[None])
         penalty = self._penalties.draw(self._generator) if self._penalties else None
-        (features,) = self._features[[index]]
+        if self._options.augmentation == "both":
+            image = augmented
+            with torch.no_grad():
+                features = self._network.teacher(image)
+        else:
+            (features,) = self._features[[index]]
         loss = STEPS[self._options.step](
             self._network,
-            image=self._network.prepare(image[None]),
-            augmented=self._network.prepare(augmented[None]),
+            image=image,
+            augmented=image if self._options.augmentation == "none" else augmented,
             penalty=None if penalty is None else self._network.prepare(penalty[None]),
             target=self._network.target(features),
             precision=self._options.precision,
+            p_hard=self._options.p_hard,
         )
         self._optimizer.zero_grad()
         loss.backward()
@@ -149,15 +170,37 @@ def train_network(
 
 
 @torch.no_grad()
-def measure_quantiles(network: EfficientAdNetwork, validation: ImageSet, context: FitContext) -> None:
-    """Set the network's map quantiles from all pixels of all validation maps (Algorithm 1, lines 44-57)."""
+def measure_normalisation(
+    network: EfficientAdNetwork,
+    validation: ImageSet,
+    context: FitContext,
+    kind: MapNormalisation = "quantiles",
+    levels: tuple[float, float] = QUANTILES,
+) -> None:
+    """Set which values of the network's maps become 0 and 0.1, from all pixels of all validation maps.
+
+    Args:
+        network: Trained.
+        validation: Images of which nothing has been learnt.
+        context: Is told how far it is.
+        kind: ``quantiles``, those of the levels a and b (Algorithm 1, lines 44-57); ``mean_std``, the mean and a tenth
+            of a standard deviation more, so that the maps have mean 0 and variance 1, as GCAD's (section 4);
+            ``none``, 0 and 0.1.
+        levels: a and b.
+    """
+    if kind == "none":
+        return
     maps = []
     for done, batch in enumerate(validation.batches(1), start=1):
         maps.append(network.measured_maps(network.prepare(batch.to(context.device))).cpu())
         context.progress(Progress("normalise", done, len(validation)))
     for row, values in enumerate(torch.cat(maps, dim=1).flatten(1).numpy()):
-        low, high = np.quantile(values, QUANTILES)
-        # Equal quantiles, of constant maps, would divide by zero.
+        if kind == "quantiles":
+            low, high = np.quantile(values, levels)
+        else:
+            low = values.mean(dtype=np.float64)
+            high = low + 0.1 * values.std(dtype=np.float64)
+        # Equal ones, of constant maps, would divide by zero.
         float32 = np.finfo(np.float32)
         least = max(float32.eps * abs(low), float32.tiny)
         network.quantiles[row] = torch.tensor([low, max(high, low + least)])

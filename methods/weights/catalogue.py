@@ -188,9 +188,14 @@ OTHER_WEIGHTS = {
         ),
     ),
     "efficientad_s_teacher": WeightFile(
-        "EfficientAD-S's teacher, distilled from efficientnet_lite0 with bench distill",
+        "EfficientAD-S's teacher, distilled from efficientnet_lite0 with bench distill efficientad",
         "Apache-2.0; its photographs were published for non-commercial research",
         embedded=_ours("teacher_small.safetensors"),
+    ),
+    "efficientad_m_teacher": WeightFile(
+        "EfficientAD-M's teacher, distilled from efficientnet_lite0 with bench distill efficientad",
+        "Apache-2.0; its photographs were published for non-commercial research",
+        embedded=_ours("teacher_medium.safetensors"),
     ),
     "patch_teacher_33": WeightFile(
         "Teacher of S-T and GCAD for patches of 33x33 pixels, distilled from efficientnet_lite0 with bench distill",
@@ -263,7 +268,7 @@ def check_levels(name: str, levels: Sequence[int]) -> None:
 
 INSTEAD = (
     "take the embedded backbone: --preset embedded, or --set METHOD.backbone=efficientnet_lite0;\n"
-    "  bench distill takes --backbone efficientnet_lite0"
+    "  bench distill efficientad takes --backbone efficientnet_lite0"
 )
 """What a user without network can do, to end a sentence that begins "or"."""
 

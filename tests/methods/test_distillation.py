@@ -11,10 +11,11 @@ from methods.common.backbones import Backbone
 from methods.common.precision import cpu_features, lacks_instructions
 from methods.detector import ImageSet
 from methods.efficientad import distillation_target
-from methods.efficientad.distillation import DistillationConfig, distill
+from methods.efficientad.distillation import Distillation, DistillationConfig, distill
 from methods.efficientad.distillation_target import DistillationTarget, photograph_pool, squares
 from methods.efficientad.pdn import TEACHER_CHANNELS, patch_description_network
 from methods.efficientad.teachers import load_teacher, teacher_identity
+from methods.efficientad.widening import widen
 from methods.errors import MethodError
 
 CONFIG = DistillationConfig(backbone="efficientnet_lite0", steps=6, batch_size=2, learning_rate=1e-3)
@@ -111,9 +112,28 @@ def test_a_checkpoint_of_other_options_is_refused(tmp_path):
     out = tmp_path / "teacher.safetensors"
     with pytest.raises(Stopped):
         run(out, checkpoint_every=1, stop_after=2)
-    other = DistillationConfig(backbone="efficientnet_lite0", steps=7, batch_size=2, learning_rate=1e-3)
-    with pytest.raises(MethodError, match=r"other options \(steps: 6 -> 7\)"):
-        run(out, other)
+    with pytest.raises(MethodError, match=r"other options \(batch_size: 2 -> 3\)"):
+        run(out, replace(CONFIG, batch_size=3))
+
+
+@pytest.mark.slow
+def test_a_run_continued_with_other_steps_follows_their_schedule_and_says_so(tmp_path, monkeypatch):
+    rates = []
+    step = Distillation.step
+    monkeypatch.setattr(
+        Distillation,
+        "step",
+        lambda self, number: rates.append(self.optimizer.param_groups[0]["lr"]) or step(self, number),
+    )
+    out, config = tmp_path / "teacher.safetensors", replace(CONFIG, steps=40, schedule="cosine", crop=36)
+    with pytest.raises(Stopped):
+        run(out, config, checkpoint_every=1, stop_after=3)
+    shorter = replace(config, steps=5)
+    run(out, shorter)
+    # The third step's checkpoint was not written any more.
+    expected = [*(config.learning_rate_at(number) for number in range(3)), *map(shorter.learning_rate_at, (2, 3, 4))]
+    assert rates == expected
+    assert "- earlier steps: 40 until step 2\n" in (tmp_path / "teacher.md").read_text()
 
 
 def test_a_damaged_checkpoint_says_so(tmp_path):
@@ -168,6 +188,18 @@ def test_features_are_normalised_per_channel(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("backbone", ["wide_resnet101_2", "resnext101_32x8d", "densenet201"])
+def test_table_8_s_backbones_have_targets_of_the_teacher_s_shape(backbone, tmp_path):
+    """PatchCore's levels of all three, at strides 8 and 16."""
+    target = DistillationTarget(
+        Backbone(backbone, (8, 16), "random", tmp_path), photograph_pool(Photographs(), 0), torch.device("cpu"), 0
+    )
+    features = target(torch.arange(2), torch.zeros(2, dtype=torch.bool))
+    assert features.shape == (2, TEACHER_CHANNELS, 16, 16)
+    assert features.isfinite().all()
+
+
+@pytest.mark.slow
 def test_a_large_folder_is_drawn_in_pools(tmp_path, monkeypatch):
     for module in (photograph_training, distillation_target):
         monkeypatch.setattr(module, "POOL", 4)
@@ -213,3 +245,27 @@ def test_distilling_on_squares_is_reproducible_and_another_training(tmp_path):
     assert losses == run(tmp_path / "second.safetensors", config)
     assert losses != run(tmp_path / "third.safetensors", replace(CONFIG, steps=2))
     assert "--crop 40" in (tmp_path / "first.md").read_text()
+
+
+def test_a_medium_teacher_can_start_as_a_small_one(tmp_path):
+    torch.manual_seed(0)
+    small = patch_description_network("S", TEACHER_CHANNELS, padding=True)
+    medium = patch_description_network("M", TEACHER_CHANNELS, padding=True)
+    widen(small, medium)
+    images = torch.randn(1, 3, 64, 64)
+    expected, outputs = small(images), medium(images)
+    torch.testing.assert_close(outputs, expected)
+    outputs.square().mean().backward()
+    # What is not read yet learns to be: no layer waits for another.
+    assert all(parameter.grad.abs().amax() > 0 for parameter in medium.parameters())
+    with pytest.raises(MethodError, match="start=embedded is for size M"):
+        replace(CONFIG, start="embedded")
+
+
+@pytest.mark.slow
+def test_distilling_from_a_small_teacher_starts_at_its_loss(tmp_path):
+    config = replace(CONFIG, size="M", steps=1, crop=36, start="embedded")
+    ((_, _, loss),) = run(tmp_path / "started.safetensors", config)
+    ((_, _, anew),) = run(tmp_path / "anew.safetensors", replace(config, start="random"))
+    assert loss != anew
+    assert "start sha256: " in (tmp_path / "started.md").read_text()

@@ -1,3 +1,5 @@
+from dataclasses import fields
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +12,7 @@ from methods.common.seeding import reproducible
 from methods.config import make_config
 from methods.detector import FitContext, ImageSet, Progress
 from methods.efficientad.detector import EfficientAdConfig, EfficientAdM, EfficientAdS
-from methods.errors import MethodError, WeightsError
+from methods.errors import MethodError
 
 pytestmark = pytest.mark.slow
 """They share a fit, which takes ten seconds."""
@@ -167,8 +169,53 @@ def test_a_row_shows_what_is_not_the_papers():
     ]
 
 
+def test_switches_show_and_those_that_contradict_are_refused():
+    config = EfficientAdConfig(pretraining_penalty=False, p_hard=0.0, shared_student=False, augmentation="none")
+    # Nothing of the photographs, which this one does not read.
+    assert EfficientAdS.deviations(config, FitContext(0, photographs=Photographs())) == [
+        "shared student False",
+        "p hard 0.0",
+        "pretraining penalty False",
+        "augmentation none",
+    ]
+    with pytest.raises(MethodError, match=r"quantile_a=0.9 is not below quantile_b=0.5"):
+        EfficientAdConfig(quantile_b=0.5)
+    with pytest.raises(MethodError, match="step=fast is for a shared student"):
+        EfficientAdConfig(step="fast", shared_student=False)
+    with pytest.raises(MethodError, match="does not take p_hard='1'"):
+        make_config(EfficientAdS, None, {"p_hard": "1"})
+
+
+def test_table_4_is_climbed_one_row_at_a_time():
+    rows = [make_config(EfficientAdS, name, {}) for name in EfficientAdS.presets if name.startswith("table4_")]
+    steps = [
+        [field.name for field in fields(one) if getattr(one, field.name) != getattr(other, field.name)]
+        for one, other in pairwise([*rows, EfficientAdConfig()])
+    ]
+    assert steps == [
+        ["p_hard"],
+        ["pretraining_penalty"],
+        ["map_normalisation"],
+        ["augmentation"],
+        ["dropout"],
+        ["shared_student"],
+    ]
+
+
+def test_the_first_row_of_table_4_fits_and_comes_back_from_its_state(tmp_path):
+    options = {"teacher": "random", "training_steps": 1}
+    config = make_config(EfficientAdS, "table4_pdn_architecture", options)
+    detector = EfficientAdS(config)
+    with reproducible(0, CPU):
+        detector.fit(ImageSet(noise(1)), ImageSet(noise(1)), FitContext(0, photographs=Photographs()))
+    assert detector.implementation == {"training step": "reference"}
+    images = noise(1, seed=1)
+    expected, restored = detector.predict(images), EfficientAdS.restore(config, detector.module().state_dict())
+    assert torch.equal(expected.maps, restored.predict(images).maps)
+
+
 def test_weights_name_the_teacher(tmp_path):
     (identity,) = EfficientAdM.weights(EfficientAdConfig(teacher="random"), tmp_path)
     assert (identity.name, identity.source, identity.sha256) == ("efficientad_m_teacher", "random", None)
-    with pytest.raises(WeightsError, match="only the teacher of EfficientAD-S"):
-        EfficientAdM.weights(EfficientAdConfig(teacher="embedded"), tmp_path)
+    (identity,) = EfficientAdM.weights(EfficientAdConfig(teacher="embedded"), tmp_path)
+    assert (identity.name, identity.source) == ("efficientad_m_teacher", "embedded")

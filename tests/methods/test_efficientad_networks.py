@@ -1,7 +1,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from thin_efficientad import noise, thin_network
+from thin_efficientad import features_by_one_convolution, noise, thin_network
 
 from methods.common.precision import set_precision
 from methods.efficientad.networks import EfficientAdNetwork
@@ -88,6 +88,24 @@ def test_maps_and_scores_are_algorithm_2s(border):
     assert maps.dtype == scores.dtype == torch.float32
     torch.testing.assert_close(maps, combined, rtol=1e-4, atol=1e-5)
     assert torch.equal(scores, maps.flatten(1).max(1).values)
+
+
+def test_of_separate_students_each_has_its_map():
+    """The equations of sections 3.2 and 3.3, in float64."""
+    torch.manual_seed(0)
+    network = EfficientAdNetwork("S", padding=False, shared_student=False).eval().double()
+    network.autoencoder = features_by_one_convolution(4).double()
+    images = torch.randn(2, 3, 48, 48, dtype=torch.float64)
+    with torch.no_grad():
+        local = (network.teacher(images) - network.student.of_teacher(images)).square().sum(1) / 384
+        overall = (network.autoencoder(images) - network.student.of_autoencoder(images)).square().sum(1) / 384
+        torch.testing.assert_close(network.feature_maps(images).double(), torch.stack([local, overall]))
+
+
+def test_dropout_is_the_probability_of_all_the_decoders_layers():
+    for options, expected in (({}, 0.2), ({"dropout": 0.0}, 0.0)):
+        network = EfficientAdNetwork("S", padding=False, **options)
+        assert [layer.p for layer in network.modules() if isinstance(layer, torch.nn.Dropout)] == [expected] * 6
 
 
 def test_levels_and_fractions_give_the_same_maps(network):

@@ -32,14 +32,14 @@ def test_of_tied_elements_the_number_that_untied_ones_would_have_is_hard(quantil
     assert sorted(tied[hard_elements(tied, quantile)].tolist()) == sorted(tied[torch.from_numpy(reach)].tolist())
 
 
-def small_problem(size, *, padding, side):
+def small_problem(size, *, padding, side, hard_share=0.001, **options):
     """A network and its four inputs, by name, all float64, for images of ``side`` x ``side`` pixels.
 
-    A thousandth of the target lies far from the student's output and the rest near it, so which elements are hard
+    As large a share of the target lies far from the student's output and the rest near it, so which elements are hard
     does not depend on rounding.
     """
     torch.manual_seed(0)
-    network = EfficientAdNetwork(size, padding=padding).double()
+    network = EfficientAdNetwork(size, padding=padding, **options).double()
     grid = side // 4 if padding else side // 4 - 8
     network.autoencoder = features_by_one_convolution(grid).double()
     network.std.fill_(0.02)  # about that of a random teacher
@@ -47,23 +47,23 @@ def small_problem(size, *, padding, side):
     with torch.no_grad():
         output = network.student(image)[:, :TEACHER_CHANNELS]
     offsets = 0.01 * torch.rand(output.shape, dtype=torch.float64)
-    hard = torch.randperm(offsets.numel())[: offsets.numel() // 1000 + 1]
+    hard = torch.randperm(offsets.numel())[: int(offsets.numel() * hard_share) + 1]
     offsets.view(-1)[hard] = 1 + torch.rand(len(hard), dtype=torch.float64)
     inputs = {"image": image, "augmented": augmented, "penalty": penalty, "target": output + offsets}
     return network, {name: tensor.contiguous(memory_format=torch.channels_last) for name, tensor in inputs.items()}
 
 
-def loss_and_gradients(step_loss, network, inputs):
+def loss_and_gradients(step_loss, network, inputs, **options):
     parameters = [*network.student.parameters(), *network.autoencoder.parameters()]
-    loss = step_loss(network, **inputs, precision="fp32")
+    loss = step_loss(network, **inputs, precision="fp32", **options)
     return [loss.detach(), *torch.autograd.grad(loss, parameters)]
 
 
-def algorithm_1(network, image, augmented, penalty, target, precision):
+def algorithm_1(network, image, augmented, penalty, target, precision, p_hard=0.999):
     """Lines 14-38 as they stand: whole passes, whole outputs, a quantile by sorting."""
     student = network.student(image)[:, :384]
     differences = (target - student).square()
-    hard = differences >= np.quantile(differences.detach().numpy(), 0.999)
+    hard = differences >= np.quantile(differences.detach().numpy(), p_hard)
     loss = differences[hard].mean()
     if penalty is not None:
         loss = loss + network.student(penalty)[:, :384].square().sum() / student.numel()
@@ -95,6 +95,34 @@ def test_an_iteration_is_algorithm_1(size, padding, with_penalty, step_loss):
     for literal, other in zip(expected, found, strict=True):
         # Losses are float32 whatever the networks are.
         assert (literal - other).norm() <= 1e-5 * literal.norm()
+
+
+@pytest.mark.parametrize("step_loss", [step.step_loss, fast_step.step_loss], ids=["reference", "fast"])
+@pytest.mark.parametrize("p_hard", [0.0, 0.9])
+def test_the_hard_feature_loss_takes_what_reaches_p_hard(p_hard, step_loss):
+    """Section 3.2: with 0, the mean of all squared differences, which is the loss of S-T."""
+    network, inputs = small_problem("S", padding=False, side=48, hard_share=0.1)
+    expected = loss_and_gradients(algorithm_1, network, inputs, p_hard=p_hard)
+    for literal, other in zip(expected, loss_and_gradients(step_loss, network, inputs, p_hard=p_hard), strict=True):
+        assert (literal - other).norm() <= 1e-5 * literal.norm()
+    if p_hard == 0:
+        whole = inputs["target"] - network.student(inputs["image"])[:, :TEACHER_CHANNELS]
+        without = loss_and_gradients(step_loss, network, {**inputs, "target": inputs["target"] - whole.detach()})
+        assert (expected[0] - without[0]).item() == pytest.approx(whole.square().mean().item(), rel=1e-4)
+
+
+def test_separate_students_are_trained_by_one_loss_each():
+    """Before Table 4's row "Shared student": no part of either is in the other's loss."""
+    network, inputs = small_problem("S", padding=False, side=48, shared_student=False)
+    expected = loss_and_gradients(algorithm_1, network, inputs)
+    found = loss_and_gradients(step.step_loss, network, inputs)
+    for literal, other in zip(expected, found, strict=True):
+        assert (literal - other).norm() <= 1e-5 * literal.norm()
+    on_others = {**inputs, "target": inputs["target"] + 1, "penalty": inputs["image"]}
+    changed = loss_and_gradients(step.step_loss, network, on_others)
+    of_teacher = len(list(network.student.of_teacher.parameters()))
+    assert not any(torch.equal(a, b) for a, b in zip(found[1 : 1 + of_teacher], changed[1:], strict=False))
+    assert all(torch.equal(a, b) for a, b in zip(found[1 + of_teacher :], changed[1 + of_teacher :], strict=True))
 
 
 def without_kinks(network, images):

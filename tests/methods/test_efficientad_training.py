@@ -1,4 +1,5 @@
 import importlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,9 +10,15 @@ from torch import nn
 
 from methods.common.torchvision_import import import_torchvision
 from methods.detector import FitContext, ImageSet
-from methods.efficientad import training
-from methods.efficientad.networks import QUANTILES
-from methods.efficientad.training import Training, TrainingOptions, measure_quantiles, teacher_targets, train_network
+from methods.efficientad import step, training
+from methods.efficientad.training import (
+    QUANTILES,
+    Training,
+    TrainingOptions,
+    measure_normalisation,
+    teacher_targets,
+    train_network,
+)
 
 import_torchvision()
 transforms = importlib.import_module("torchvision.transforms.v2.functional")
@@ -137,7 +144,7 @@ def maps_of_validation(network, images):
 def test_quantiles_are_numpys_over_all_maps(border):
     """Of every pixel of every map at 256x256 (Algorithm 1, lines 52-57), or of the positions that there are."""
     network, images = thin_network(map_border=border).eval(), noise(2)
-    measure_quantiles(network, ImageSet(images), FitContext(0))
+    measure_normalisation(network, ImageSet(images), FitContext(0))
     maps = maps_of_validation(network, images)
     if border == "replicate":
         maps = F.interpolate(F.pad(maps, (4, 4, 4, 4), mode="replicate"), (256, 256), mode="bilinear")
@@ -152,7 +159,69 @@ def test_constant_maps_do_not_divide_by_zero():
         layers[-1].bias.data.zero_()
     network.autoencoder[0].weight.data.zero_()
     network.autoencoder[0].bias.data.zero_()
-    measure_quantiles(network, ImageSet(noise(1)), FitContext(0))
+    measure_normalisation(network, ImageSet(noise(1)), FitContext(0))
     maps, scores = network(noise(1))
     assert maps.isfinite().all()
     assert scores.isfinite().all()
+
+
+@pytest.mark.parametrize("border", ["replicate", "zeros"])
+def test_other_levels_and_gcads_normalisation_over_all_maps(border):
+    """Section 4: GCAD's gives anomaly scores of normal images mean 0 and variance 1."""
+    network, images = thin_network(map_border=border).eval(), noise(2)
+    maps = maps_of_validation(network, images)
+    if border == "replicate":
+        maps = F.interpolate(F.pad(maps, (4, 4, 4, 4), mode="replicate"), (256, 256), mode="bilinear")
+    maps = maps.double().flatten(1).numpy()
+    measure_normalisation(network, ImageSet(images), FitContext(0), levels=(0.5, 0.75))
+    np.testing.assert_allclose(network.quantiles.numpy(), np.quantile(maps, (0.5, 0.75), axis=1).T, rtol=1e-5)
+    measure_normalisation(network, ImageSet(images), FitContext(0), "mean_std")
+    low, high = network.quantiles.double().numpy().T[:, :, None]
+    normalised = 0.1 * (maps - low) / (high - low)  # as Algorithm 2 does
+    np.testing.assert_allclose(normalised.mean(1), 0, atol=1e-4)
+    np.testing.assert_allclose(normalised.var(1), 1, rtol=1e-3)
+
+
+def test_without_normalisation_the_map_is_the_mean_of_both():
+    network, images = thin_network().eval(), noise(2)
+    measure_normalisation(network, ImageSet(images), FitContext(0), "none")
+    with torch.no_grad():
+        expected = network.resize(network.feature_maps(network.prepare(images)).mean(0))
+        torch.testing.assert_close(network(images)[0], expected)
+
+
+def recorded_steps(monkeypatch, photographs=None, **options):
+    """What two steps were given, on three different images."""
+    given = []
+
+    def record(network, **inputs):
+        given.append(inputs)
+        return step.step_loss(network, **inputs)
+
+    monkeypatch.setitem(training.STEPS, "reference", record)
+    torch.manual_seed(0)
+    network = thin_network(autoencoder=False)
+    context = FitContext(0, photographs=photographs)
+    with Training(network, ImageSet(noise(3)), context, steps=2, options=replace(OPTIONS, **options)) as run:
+        run.step()
+        run.step()
+    return network, given
+
+
+@pytest.mark.parametrize("augmentation", ["autoencoder", "both", "none"])
+def test_augmentation_is_of_those_it_is_asked_for(augmentation, monkeypatch):
+    network, given = recorded_steps(monkeypatch, augmentation=augmentation)
+    originals = [network.prepare(image[None]) for image in noise(3)]
+    for inputs in given:
+        image, augmented = inputs["image"], inputs["augmented"]
+        assert any(torch.equal(image, original) for original in originals) == (augmentation != "both")
+        assert torch.equal(image, augmented) == (augmentation != "autoencoder")
+        with torch.no_grad():
+            torch.testing.assert_close(inputs["target"], network.target(network.teacher(image)))
+
+
+def test_the_penalty_can_be_left_out_and_p_hard_reaches_the_loss(monkeypatch):
+    _, given = recorded_steps(monkeypatch, Photographs(), penalty=False, p_hard=0.5)
+    assert [(inputs["penalty"], inputs["p_hard"]) for inputs in given] == [(None, 0.5)] * 2
+    _, given = recorded_steps(monkeypatch, Photographs())
+    assert all(inputs["penalty"].shape == (1, 3, 256, 256) and inputs["p_hard"] == 0.999 for inputs in given)
