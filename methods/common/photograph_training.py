@@ -233,6 +233,16 @@ def card_text(
     )
 
 
+def provenance(path: Path) -> str:
+    """What a file that :func:`train_on_photographs` wrote says of its distillation; of any other, its name."""
+    try:
+        with safe_open(path, "pt") as file:
+            settings = json.loads((file.metadata() or {})["settings"])
+        return f"distilled from {settings['backbone']}, {settings['steps']} steps, {settings['photographs']}"
+    except (SafetensorError, KeyError):
+        return path.name
+
+
 def _save_checkpoint(
     path: Path, settings: Mapping[str, object], losses: Sequence[float], training: PhotographTraining
 ) -> None:

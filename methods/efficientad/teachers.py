@@ -1,15 +1,14 @@
 """EfficientAD's teachers: the embedded one, the public ones and files of the user's."""
 
-import json
 import re
 import zipfile
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from methods.common.photograph_training import provenance
 from methods.efficientad.pdn import TEACHER_CHANNELS, Size, patch_description_network
 from methods.errors import WeightsError
 from methods.weights.catalogue import embedded_file, published_file
@@ -43,7 +42,7 @@ def teacher_identity(size: Size, teacher: str, weights_dir: Path) -> WeightIdent
     if teacher == "auto":
         return WeightIdentity(name, "download", "wide_resnet101_2 on ImageNet, nelson1425", sha256_of(path))
     source = "embedded" if teacher == "embedded" else "file"
-    return WeightIdentity(name, source, _provenance(path), sha256_of(path))
+    return WeightIdentity(name, source, provenance(path), sha256_of(path))
 
 
 def load_teacher(network: nn.Sequential, size: Size, teacher: str, weights_dir: Path) -> None:
@@ -146,13 +145,3 @@ def _convert(state: dict[str, Tensor], size: Size, path: Path) -> dict[str, Tens
             f"{', '.join(f'{key} {tuple(value.shape)}' for key, value in state.items())}"
         )
     return {key: value.contiguous() for key, value in zip(wanted, found, strict=True)}
-
-
-def _provenance(path: Path) -> str:
-    """What a teacher's file says of its own making, as ``bench distill efficientad`` writes it; else its name."""
-    try:
-        with safe_open(path, "pt") as file:
-            settings = json.loads((file.metadata() or {})["settings"])
-        return f"distilled from {settings['backbone']}, {settings['steps']} steps, {settings['photographs']}"
-    except (SafetensorError, KeyError):
-        return path.name
