@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from bench.errors import UsageError, unknown_name
+from methods.config import split_outside_brackets
 from methods.weights.files import default_weights_directory
 
 if TYPE_CHECKING:
@@ -65,9 +66,9 @@ class Flag:
 
 
 def _listed(value: object) -> object:
-    """Split ``a,b`` at its commas; lists stay as they are."""
+    """Split ``a,b[c=1,d=2]`` at the commas outside of brackets; lists stay as they are."""
     if isinstance(value, str):
-        return [part.strip() for part in value.split(",") if part.strip()]
+        return split_outside_brackets(value)
     return [value] if isinstance(value, int) else value
 
 
@@ -79,6 +80,10 @@ def _expanded(value: object) -> object:
     return Path(value).expanduser() if isinstance(value, str | Path) else value
 
 
+_ASSIGNMENT = re.compile(r"(?P<method>[^\[=]+(?:\[.*\])?)\.(?P<name>[^.=\s]+)\s*=\s*(?P<value>.*)")
+"""A method's name may have dots and equal signs: ``folder/mine.py:Mine``, ``anomalib:Padim[backbone=resnet18]``."""
+
+
 def _assignments(value: object) -> object:
     """Take ``{"patchcore": {"backbone": "x"}}`` or ``["patchcore.backbone=x"]``; return the former."""
     if isinstance(value, Mapping):
@@ -87,11 +92,10 @@ def _assignments(value: object) -> object:
         value = [value]
     result: dict[str, dict[str, object]] = {}
     for assignment in value if isinstance(value, list | tuple) else ():
-        target, equals, setting = str(assignment).partition("=")
-        method, dot, name = target.strip().rpartition(".")  # a file's name has dots, an option's has none
-        if not (equals and dot and method and name):
+        parts = _ASSIGNMENT.fullmatch(str(assignment).strip())
+        if parts is None:
             raise ValueError(f"{assignment!r} is not of the form METHOD.FIELD=VALUE")
-        result.setdefault(method, {})[name] = setting.strip()
+        result.setdefault(parts["method"], {})[parts["name"]] = parts["value"]
     return result
 
 

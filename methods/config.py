@@ -96,6 +96,18 @@ def _shown(value: object) -> object:
     return value
 
 
+def split_outside_brackets(text: str) -> list[str]:
+    """Split at commas that are in no brackets; empty parts are left out."""
+    parts, depth = [""], 0
+    for character in text:
+        depth += (character == "[") - (character == "]")
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return [part.strip() for part in parts if part.strip()]
+
+
 def unknown(kind: str, name: str, allowed: Iterable[str]) -> MethodError:
     """Build the error for a name that does not exist, with the closest one that does."""
     allowed = list(allowed)

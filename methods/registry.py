@@ -47,7 +47,10 @@ def chosen_methods(names: Iterable[str]) -> list[str]:
 
 
 def load_method(name: str) -> "type[Detector[Any]]":
-    """Import the detector called ``name``, or one in a file of the user's, ``path/to/mine.py:MyDetector``.
+    """Import the detector called ``name``.
+
+    Besides those of :func:`method_names` there are detectors in files of the user's, ``path/to/mine.py:MyDetector``,
+    and the models of anomalib, ``anomalib:Padim``.
 
     Raises:
         MethodError: Unknown name, two packages claim one name, or what an installed package or a file offers cannot be
@@ -55,6 +58,10 @@ def load_method(name: str) -> "type[Detector[Any]]":
     """
     if is_file(name):
         return _checked(name, name, load_from_file(name))
+    if name.startswith("anomalib:"):
+        from methods.from_anomalib import anomalib_method
+
+        return anomalib_method(name)
     references = _references()
     if name not in references:
         raise MethodError(f"{unknown('method', name, references)}, or FILE:CLASS such as my_method.py:Mine")

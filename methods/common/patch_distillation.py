@@ -32,6 +32,11 @@ SIDES = (4, 16)
 class PatchTeacherConfig(PhotographTrainingConfig):
     """Options of a patch teacher's distillation; the defaults are the paper's.
 
+    Two of them are ways out where those do not serve. The sum of correlations is small too where half of the channels
+    are the opposite of the others, so that it need not make descriptors compact: ``compactness`` can be zero. And what
+    a backbone that halves the resolution five times makes of 33 pixels is mostly what it makes of an image's border:
+    ``enlargement`` gives it more.
+
     Attributes:
         patch_size: Side in pixels of the patch that a descriptor describes.
         backbone: Whose pooled features are distilled, a convolutional one of ``methods.weights.catalogue.BACKBONES``.
@@ -39,8 +44,7 @@ class PatchTeacherConfig(PhotographTrainingConfig):
         weight_decay: Of Adam.
         grayscale_probability: Of each patch.
         compactness: Weight of the correlation of the descriptors' channels, lambda_c.
-        enlargement: Factor by which patches are enlarged for the backbone. What a backbone that halves the resolution
-            five times makes of a patch of 33 pixels is mostly what it makes of the border of an image.
+        enlargement: Factor by which patches are enlarged for the backbone.
     """
 
     patch_size: PatchSize = 33

@@ -10,13 +10,12 @@ PatchSize = Literal[17, 33, 65]
 DESCRIPTOR_CHANNELS = 128
 SLOPE = 5e-3
 """Of the activations, for negative numbers."""
-_POOL = None
 LAYERS: dict[PatchSize, tuple[tuple[int, int] | None, ...]] = {
     17: ((6, 128), (5, 256), (5, 256), (4, 128)),
-    33: ((5, 128), _POOL, (5, 256), _POOL, (2, 256), (4, 128)),
-    65: ((5, 128), _POOL, (5, 128), _POOL, (5, 128), _POOL, (4, 256), (1, 128)),
+    33: ((5, 128), None, (5, 256), None, (2, 256), (4, 128)),
+    65: ((5, 128), None, (5, 128), None, (5, 128), None, (4, 256), (1, 128)),
 }
-"""Side of the kernel and channels of each convolution, and poolings of 2x2, by side of the patch.
+"""Side of the kernel and channels of each convolution, and ``None`` for poolings of 2x2, by side of the patch.
 
 The published tables contradict themselves in first and last kernels. These make one descriptor of one patch, which the
 method needs; of the three variants of p = 65 that are around, it is the one that does without padding.
@@ -40,24 +39,23 @@ class PatchNetwork(nn.Module):
 
     def __init__(self, patch_size: PatchSize, stride: int = 1) -> None:
         super().__init__()
+        layers = LAYERS[patch_size]
         parts: list[nn.Module] = []
-        channels, dilation, left_over, reach = 3, 1, stride, 1
-        *inner, last = LAYERS[patch_size]
-        for layer in inner:
-            step = 2 if layer is _POOL and left_over > 1 else 1
-            if layer is _POOL:
-                parts.append(nn.MaxPool2d(2, step, dilation=dilation))
-                reach += dilation * (stride // left_over)
-                dilation, left_over = (dilation, left_over // 2) if step == 2 else (2 * dilation, left_over)
-                continue
-            kernel, outputs = layer
-            parts += [nn.Conv2d(channels, outputs, kernel, dilation=dilation), nn.LeakyReLU(SLOPE, inplace=True)]
-            reach += (kernel - 1) * dilation * (stride // left_over)
+        channels, reach = 3, 1
+        spacing, left_over = 1, stride  # pixels from one number of a map to the next one that belongs to its patch
+        for number, layer in enumerate(layers, start=1):
+            kernel, outputs = layer or (2, channels)
+            reach += (kernel - 1) * spacing
+            dilation = spacing * left_over // stride
+            if layer is None:
+                step = min(2, left_over)
+                parts.append(nn.MaxPool2d(kernel, step, dilation=dilation))
+                spacing, left_over = 2 * spacing, left_over // step
+            elif number < len(layers):
+                parts += [nn.Conv2d(channels, outputs, kernel, dilation=dilation), nn.LeakyReLU(SLOPE, inplace=True)]
+            else:
+                parts.append(nn.Conv2d(channels, outputs, kernel, stride=left_over, dilation=dilation))
             channels = outputs
-        assert last is not None
-        kernel, outputs = last
-        reach += (kernel - 1) * dilation * (stride // left_over)
-        parts.append(nn.Conv2d(channels, outputs, kernel, stride=left_over, dilation=dilation))
         self.layers = nn.Sequential(*parts)
         nn.utils.convert_conv2d_weight_memory_format(self, torch.channels_last)
         before = patch_size // 2 - stride // 2
@@ -76,4 +74,4 @@ class PatchNetwork(nn.Module):
 
 def patch_stride(patch_size: PatchSize) -> int:
     """Stride at which a network's poolings all halve the resolution, as they do on one patch."""
-    return 1 << LAYERS[patch_size].count(_POOL)
+    return 1 << LAYERS[patch_size].count(None)

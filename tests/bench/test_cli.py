@@ -13,7 +13,9 @@ from cli_support import REPOSITORY
 
 from bench.cli import main
 from bench.commands.distill.efficientad import efficientad
+from bench.commands.distill.patch_teacher import patch_teacher
 from methods.common import precision
+from methods.common.patch_distillation import PatchTeacherConfig
 from methods.download import Download
 from methods.efficientad.distillation import DistillationConfig
 from methods.registry import load_method
@@ -214,13 +216,19 @@ def test_doctor_says_what_to_do(invoke: Invoke, monkeypatch: pytest.MonkeyPatch)
     assert "torchvision::" not in output  # a torchvision of another build than torch's serves
 
 
-def test_every_option_of_a_distillation_is_a_flag(invoke: Invoke) -> None:
-    _, output = invoke("distill", "efficientad", "--help")
-    for field in dataclasses.fields(DistillationConfig):
+@pytest.mark.parametrize(
+    ("command", "run", "config"),
+    [("efficientad", efficientad, DistillationConfig), ("patch-teacher", patch_teacher, PatchTeacherConfig)],
+)
+def test_every_option_of_a_distillation_is_a_flag(
+    invoke: Invoke, command: str, run: Callable[..., int], config: type[DistillationConfig | PatchTeacherConfig]
+) -> None:
+    _, output = invoke("distill", command, "--help")
+    for field in dataclasses.fields(config):
         line = next(line for line in output.splitlines() if f"--{field.name.replace('_', '-')} " in line)
         shown = f"{field.default:g}" if isinstance(field.default, float) else field.default
         assert (f"Default: {shown}." in line) == (shown is not None)
-    summary = str(efficientad.__doc__).splitlines()[0]
+    summary = str(run.__doc__).splitlines()[0]
     assert summary in output
     assert summary in invoke("distill", "--help")[1]
 

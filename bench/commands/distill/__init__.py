@@ -22,6 +22,6 @@ add_late_command(
     app,
     "patch-teacher",
     "bench.commands.distill.patch_teacher",
-    "Make a teacher of patches for S-T and GCAD.",
+    "Make a teacher of patches for S-T and GCAD (Bergmann et al., CVPR 2020).",
     group="distill",
 )
