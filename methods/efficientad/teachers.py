@@ -153,6 +153,7 @@ def _provenance(path: Path) -> str:
     try:
         with safe_open(path, "pt") as file:
             settings = json.loads((file.metadata() or {})["settings"])
-        return f"distilled from {settings['backbone']}, {settings['steps']} steps, {settings['photographs']}"
+        start = "" if settings.get("start", "random") == "random" else ", from EfficientAD-S's teacher on"
+        return f"distilled from {settings['backbone']}, {settings['steps']} steps{start}, {settings['photographs']}"
     except (SafetensorError, KeyError):
         return path.name
