@@ -241,7 +241,8 @@ def provenance(path: Path) -> str:
     except (SafetensorError, KeyError):
         return path.name
     origin = f"distilled from {settings['backbone']}" if "backbone" in settings else "trained"
-    return f"{origin}, {settings['steps']} steps, {settings['photographs']}"
+    start = "" if settings.get("start", "random") == "random" else ", from a smaller network's weights on"
+    return f"{origin}, {settings['steps']} steps{start}, {settings['photographs']}"
 
 
 def _save_checkpoint(
