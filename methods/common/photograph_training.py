@@ -241,7 +241,7 @@ def provenance(path: Path) -> str:
     except (SafetensorError, KeyError):
         return path.name
     origin = f"distilled from {settings['backbone']}" if "backbone" in settings else "trained"
-    start = "" if settings.get("start", "random") == "random" else ", from a smaller network's weights on"
+    start = "" if settings.get("start", "random") == "random" else ", from EfficientAD-S's teacher on"
     return f"{origin}, {settings['steps']} steps{start}, {settings['photographs']}"
 
 
