@@ -2,7 +2,6 @@
 
 import dataclasses
 import inspect
-import re
 from collections import defaultdict
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -14,12 +13,6 @@ if TYPE_CHECKING:
 
 FAITHFUL = "faithful, not yet reproduced"
 """What a built-in method is as long as it does not say otherwise."""
-
-
-def year_of(method: "type[Detector[Any]]") -> str:
-    """The year of the paper."""
-    years = re.findall(r"\b(?:19|20)\d{2}\b", method.source)
-    return years[-1] if years else "–"
 
 
 def status_of(name: str, method: "type[Detector[Any]]") -> str:

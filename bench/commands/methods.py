@@ -1,14 +1,18 @@
 """``bench methods``: which methods there are, their options, and their cards."""
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from bench.commands.flags import console
-from bench.commands.method_cards import card, licences_of, needs_of, parameters_of, status_of, year_of
+from bench.commands.method_cards import card, licences_of, needs_of, parameters_of, status_of
 from bench.errors import UsageError
 from bench.options import Flag, Folder, described
+
+if TYPE_CHECKING:
+    from methods.detector import Detector
 
 
 @dataclass(frozen=True)
@@ -36,34 +40,39 @@ def methods(options: MethodsOptions) -> int:
 
 
 def _list_methods() -> None:
+    from rich import box
     from rich.table import Table
     from rich.text import Text
 
     from methods.errors import MethodError
     from methods.registry import load_method, method_names
 
-    table = Table()
-    for head in ("Name", "Title", "Paper", "Year", "Licence of the weights", "Needs", "Presets", "Status"):
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for head in ("Method", "Paper, status, needs and presets"):
         table.add_column(head)
     for name in method_names():
         try:
             method = load_method(name)
         except MethodError as error:  # of another package: it must not hide the rest
-            table.add_row(name, Text("cannot be loaded", "red"), Text(str(error)), *[""] * 5)
+            table.add_row(name, Text(f"cannot be loaded: {error}", "red"))
             continue
-        table.add_row(
-            name,
-            method.title,
-            method.source,
-            year_of(method),
-            Text("; ".join(licences_of(method)) or "–"),
-            Text(", ".join(needs_of(method)) or "–"),
-            ", ".join(method.presets) or "–",
-            status_of(name, method),
-        )
+        table.add_row(Text(name, "bold"), Text("\n".join(_facts(name, method))), end_section=True)
+    table.add_row(Text("anomalib:MODEL", "bold"), "any image model of the installed anomalib: docs/methods/anomalib.md")
+    table.add_row(Text("FILE:CLASS", "bold"), "a detector in a Python file: bench new-method NAME writes one")
     terminal = console()
     terminal.print(table)
     terminal.print("bench methods NAME shows a method's options and its number of parameters.", highlight=False)
+
+
+def _facts(name: str, method: "type[Detector[Any]]") -> "Iterator[str]":
+    """What the list says of a method, a line each."""
+    yield f"{method.title}: {method.source}"
+    yield status_of(name, method)
+    licences = f" ({'; '.join(licences_of(method))})" if licences_of(method) else ""
+    if needs_of(method) or licences:
+        yield f"needs {', '.join(needs_of(method))}{licences}"
+    if method.presets:
+        yield f"presets {', '.join(method.presets)}"
 
 
 def _show_method(name: str) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.commands.method_cards import card, licences_of, needs_of, status_of, year_of
+from bench.commands.method_cards import card, licences_of, needs_of, status_of
 from methods.registry import BUILT_IN, load_method
 from methods.weights.catalogue import weight_files
 
@@ -25,7 +25,6 @@ def test_there_is_a_card_for_each_method_and_no_other() -> None:
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_every_method_says_what_it_is_and_needs(name: str) -> None:
     method = load_method(name)
-    assert year_of(method).isdecimal()
     assert status_of(name, method) in (
         "reproduced",
         "faithful, not yet reproduced",
