@@ -62,8 +62,10 @@ class LocalWorkers:
                         worker = workers[slot] = worker or _Worker(slot, self._logs, self._task)
                         yield worker.start(waiting.popleft())
                 busy = [worker for worker in workers.values() if worker.cell]
-                signs = [*(worker.connection for worker in busy), *(worker.process.sentinel for worker in busy)]
-                wait(signs, None if self._time_limit is None else 1)
+                wait(
+                    [*(worker.connection for worker in busy), *(worker.process.sentinel for worker in busy)],
+                    None if self._time_limit is None else 1,
+                )
                 for worker in busy:
                     yield from worker.events()
                     if self._time_limit is not None:
