@@ -163,6 +163,7 @@ class UninformedStudents(Detector[UninformedStudentsConfig]):
 
     title = "S-T"
     source = "Bergmann et al., CVPR 2020"
+    status = "reimplementation, details of the paper unknown"
     Config = UninformedStudentsConfig
     uses_validation = True
     _embedded: ClassVar = {"patch_sizes": (33,), "teachers": ("embedded",)}

@@ -234,13 +234,15 @@ def card_text(
 
 
 def provenance(path: Path) -> str:
-    """What a file that :func:`train_on_photographs` wrote says of its distillation; of any other, its name."""
+    """What a file that :func:`train_on_photographs` wrote says of its making; of any other, its name."""
     try:
         with safe_open(path, "pt") as file:
             settings = json.loads((file.metadata() or {})["settings"])
-        return f"distilled from {settings['backbone']}, {settings['steps']} steps, {settings['photographs']}"
     except (SafetensorError, KeyError):
         return path.name
+    origin = f"distilled from {settings['backbone']}" if "backbone" in settings else "trained"
+    start = "" if settings.get("start", "random") == "random" else ", from EfficientAD-S's teacher on"
+    return f"{origin}, {settings['steps']} steps{start}, {settings['photographs']}"
 
 
 def _save_checkpoint(

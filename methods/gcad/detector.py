@@ -140,6 +140,7 @@ class Gcad(Detector[GcadConfig]):
 
     title = "GCAD"
     source = "Bergmann et al., IJCV 2022"
+    status = "reimplementation, details of the paper unknown"
     Config = GcadConfig
     uses_validation = True
     _embedded: ClassVar = {"teacher": "embedded"}
