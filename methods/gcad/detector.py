@@ -134,6 +134,7 @@ class Gcad(Detector[GcadConfig]):
     - The skip connections of E_glo are sums, whose weight falls from one to zero over the first tenth of the steps;
       L_glo sets in when it is zero, and its gradient reaches E_glo too.
     - The local branch's targets are normalised per channel as S-T's are.
+    - Initial weights of the U-Nets: their paper's, but for a last layer of zeros.
     - One image a step; colour jitter for all scenarios instead of an augmentation for each.
     """
 
@@ -149,7 +150,7 @@ class Gcad(Detector[GcadConfig]):
         "unet_width": 16,
         "jitter": 0.0,
         "learning_rate": 1e-3,
-        "training_steps": 300,
+        "training_steps": 500,
     }
     presets: ClassVar = {"embedded": _embedded, "demo": {**_embedded, **_short}}
     packages = ("torch", "torchvision")
