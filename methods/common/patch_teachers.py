@@ -3,10 +3,11 @@
 from pathlib import Path
 
 from methods.common.patch_networks import PatchNetwork, PatchSize
+from methods.common.photograph_training import provenance
 from methods.errors import WeightsError
 from methods.weights.catalogue import OTHER_WEIGHTS, embedded_file
 from methods.weights.files import WeightIdentity
-from methods.weights.sources import identify, locate, provenance
+from methods.weights.sources import identify, locate
 from methods.weights.states import read_state
 
 EMBEDDED_SIZE: PatchSize = 33

@@ -8,12 +8,13 @@ from filelock import FileLock
 from safetensors.torch import save_file
 from torch import Tensor
 
+from methods.common.photograph_training import provenance
 from methods.dsr.vq_model import VqModel
 from methods.errors import WeightsError
 from methods.weights.archives import extract_member
 from methods.weights.catalogue import embedded_file, published_file
 from methods.weights.files import WeightIdentity, sha256_of
-from methods.weights.sources import identify, locate, provenance
+from methods.weights.sources import identify, locate
 from methods.weights.states import read_state
 
 PUBLISHED = "dsr_vq_model"

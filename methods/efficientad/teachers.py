@@ -7,12 +7,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from methods.common.photograph_training import provenance
 from methods.efficientad.pdn import TEACHER_CHANNELS, Size, patch_description_network
 from methods.errors import WeightsError
 from methods.weights.archives import extract_member
 from methods.weights.catalogue import embedded_file, published_file
 from methods.weights.files import WeightIdentity, sha256_of
-from methods.weights.sources import provenance
 from methods.weights.states import read_state
 
 PUBLIC_TEACHERS = "efficientad_teachers"

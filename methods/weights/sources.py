@@ -1,10 +1,7 @@
 """One grammar for pretrained weights, of every method and backbone: ``auto``, ``embedded``, ``random``, or a path."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
-
-from safetensors import SafetensorError, safe_open
 
 from methods.errors import WeightsError
 from methods.weights.files import WeightIdentity, sha256_of
@@ -53,14 +50,3 @@ def identify(name: str, option: str, path: Path | None, tag: Callable[[Path], st
         return WeightIdentity(name, "random", RANDOM_TAG, None)
     source = {"auto": "download", "embedded": "embedded"}.get(option, "file")
     return WeightIdentity(name, source, tag(path), sha256_of(path))
-
-
-def provenance(path: Path) -> str:
-    """What the file of a network says of its own making, as ``bench distill`` writes it; else its name."""
-    try:
-        with safe_open(path, "pt") as file:
-            settings = json.loads((file.metadata() or {})["settings"])
-    except (SafetensorError, KeyError):
-        return path.name
-    origin = f"distilled from {settings['backbone']}" if "backbone" in settings else "trained"
-    return f"{origin}, {settings['steps']} steps, {settings['photographs']}"
