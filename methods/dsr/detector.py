@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods.common.batches import batches
 from methods.common.precision import run_network
 from methods.common.training import train as run_training
 from methods.detector import Detector, FitContext, ImageSet
@@ -21,7 +20,6 @@ from methods.dsr.networks import SubspaceRestriction, UNet, initialise, object_d
 from methods.dsr.vq_model import VqModel
 from methods.dsr.weights import load_vq_model, vq_model_files, vq_model_identity
 from methods.errors import MethodError
-from methods.training_length import Epochs
 from methods.weights.files import WeightIdentity
 
 DECAY_AT = 0.8
@@ -241,7 +239,6 @@ class _Stages:
         self._config = config
         self._context = context
         self._generator = torch.Generator().manual_seed(context.seed)
-        self._draws = batches(len(train), Epochs(1, min(config.batch_size, len(train))), self._generator)
 
     def train_detection(self, steps: int) -> list[tuple[int, float]]:
         """Train restriction, object decoder and detector; return the losses, (step, loss)."""
@@ -281,7 +278,9 @@ class _Stages:
         return losses
 
     def _batch(self) -> Tensor:
-        return as_bgr(self._train[next(self._draws).tolist()])
+        """Images of a step; as in the official code, each is drawn from all, so that no batch is incomplete."""
+        chosen = torch.randint(len(self._train), (self._config.batch_size,), generator=self._generator)
+        return as_bgr(self._train[chosen.tolist()])
 
     def _adam(self, *networks: nn.Module) -> torch.optim.Optimizer:
         parameters = [parameter for network in networks for parameter in network.parameters()]

@@ -21,7 +21,7 @@ from methods.dsr.anomalies import (
     rotated,
     smudged,
 )
-from methods.dsr.detector import Dsr, DsrModule, as_bgr
+from methods.dsr.detector import Dsr, DsrModule, _Stages, as_bgr
 from methods.dsr.losses import focal
 from methods.dsr.networks import SubspaceRestriction, UNet, object_decoder
 from methods.dsr.vq_model import CODES, VqModel
@@ -210,6 +210,14 @@ def test_stages_share_the_training_as_the_options_say() -> None:
     assert dict(stages) == {"detection": 4, "upsampling": 2}
     with pytest.raises(MethodError, match="at least one training image"):
         detector.fit(ImageSet(images, []), ImageSet(images, []), context)
+
+
+def test_a_step_takes_a_whole_batch_of_however_few_images() -> None:
+    few = striped(3, (64, 64), seed=0)
+    stages = _Stages(DsrModule(), ImageSet(few), make_config(Dsr, None, {"batch_size": 8}), FitContext(0))
+    batches = [stages._batch() for _ in range(4)]
+    assert [len(batch) for batch in batches] == [8] * 4
+    assert torch.equal(torch.cat(batches).unique(dim=0), as_bgr(few).unique(dim=0))
 
 
 def test_moving_codes_become_the_means_of_their_features() -> None:
