@@ -1,9 +1,9 @@
 """Methods here against anomalib's of the same name, on the same images, backbone and device, interleaved in one run.
 
-Fit is all of PatchCore's memory bank, or a number of training steps of FastFlow and EfficientAD, networks built anew. anomalib's torch models are trained in a plain loop, on images that lie
-ready as normalised tensors: its engine, which reads files, takes no part. Backbones have random weights, which cost
-the same as others. Not compared are DSR and L2BT, whose networks anomalib downloads, and RD++ and SimpleNet, of which
-anomalib has relatives but not the methods.
+Fit is all of PatchCore's memory bank, or a number of training steps of FastFlow and EfficientAD, with networks built
+anew. anomalib's torch models are trained in a plain loop, on images that lie ready as normalised tensors: its engine,
+which reads files, takes no part. Backbones have random weights, which cost the same as others. Not compared are DSR and
+L2BT, whose networks anomalib downloads, and RD++ and SimpleNet, of which anomalib has relatives but not the methods.
 
 The coreset is that of anomalib's KCenterGreedy: in its projection and from its start, so that the picks can be the
 same. Patches are those of textures that ship with scikit-image.
