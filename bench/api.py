@@ -50,6 +50,7 @@ def run(
     oracle: bool = False,
     force: bool = False,
     retry_failed: bool = False,
+    time_limit: float | None = None,
     console: Console | None = None,
 ) -> list[Record]:
     """Fit, score and evaluate methods on data sets, as ``bench run`` does; what has run before is kept.
@@ -77,6 +78,7 @@ def run(
         oracle: Also evaluate every epoch's state on the test images, kept apart from all results.
         force: Run in a precision that the CPU only emulates.
         retry_failed: Run the cells again that failed before.
+        time_limit: Seconds after which a cell is given up and fails; none when ``None``.
         console: Where to show the progress; nowhere when ``None``.
 
     Returns:

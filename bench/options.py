@@ -142,6 +142,7 @@ class RunOptions:
         dry_run: Only print what would be run; fetches missing weights, whose digest names a cell.
         json: Print what --dry-run prints as JSON.
         retry_failed: Run the cells again that failed before.
+        time_limit: Seconds after which a cell is given up and fails, such as one whose method hangs.
     """
 
     methods: Annotated[tuple[str, ...], Limits(min_length=1), Parsed(_listed), Flag(completions="methods")]
@@ -175,6 +176,7 @@ class RunOptions:
     dry_run: bool = False
     json: bool = False
     retry_failed: bool = False
+    time_limit: Annotated[Annotated[float, Limits(gt=0, allow_inf_nan=False)] | None, Flag(default="none")] = None
 
 
 @dataclass(frozen=True)

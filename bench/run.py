@@ -119,7 +119,7 @@ def execute(prepared: PreparedRun, command: str) -> Generator[Event]:
     task = CellTask(
         root, command, prepared.cache, options.keep_maps, options.keep_models, options.oracle, kept_models(root)
     )
-    yield from LocalWorkers(prepared.slots[: len(cells)], logs, task).run(cells)
+    yield from LocalWorkers(prepared.slots[: len(cells)], logs, task, options.time_limit).run(cells)
 
 
 def run(options: RunOptions, console: Console) -> int:

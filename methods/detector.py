@@ -148,6 +148,9 @@ class Detector(ABC, Generic[ConfigT]):
     """As tables print it, for example ``EfficientAD-S``."""
     source: ClassVar[str]
     """The paper: authors, venue, year."""
+    status: ClassVar[str] = ""
+    """How far it is known to do what its paper says: ``reproduced``, ``faithful, not yet reproduced``, or
+    ``reimplementation, details of the paper unknown``."""
     Config: ClassVar[type[Any]]
     """Frozen dataclass of the method's options."""
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {}

@@ -25,6 +25,7 @@ BUILT_IN = {
     "patchcore_ens": "methods.patchcore_ensemble:PatchCoreEnsemble",
     "ast": "methods.asymmetric_student:AsymmetricStudentTeacher",
     "rdpp": "methods.rdpp.detector:Rdpp",
+    "dsr": "methods.dsr.detector:Dsr",
     "l2bt": "methods.l2bt:L2bt",
     "st": "methods.uninformed_students:UninformedStudents",
     "gcad": "methods.gcad.detector:Gcad",

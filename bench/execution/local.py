@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -33,10 +34,13 @@ class LocalWorkers:
         slots: One worker each.
         logs: Folder for what the workers print, one file each.
         task: What they do with a cell.
+        time_limit: Seconds after which a cell is given up and fails, the start of its process included; ``None`` for
+            no limit.
     """
 
-    def __init__(self, slots: Sequence[Slot], logs: Path, task: CellTask) -> None:
+    def __init__(self, slots: Sequence[Slot], logs: Path, task: CellTask, time_limit: float | None = None) -> None:
         self._slots = slots
+        self._time_limit = time_limit
         self._logs = logs
         self._task = task
 
@@ -58,9 +62,14 @@ class LocalWorkers:
                         worker = workers[slot] = worker or _Worker(slot, self._logs, self._task)
                         yield worker.start(waiting.popleft())
                 busy = [worker for worker in workers.values() if worker.cell]
-                wait([*(worker.connection for worker in busy), *(worker.process.sentinel for worker in busy)])
+                wait(
+                    [*(worker.connection for worker in busy), *(worker.process.sentinel for worker in busy)],
+                    None if self._time_limit is None else 1,
+                )
                 for worker in busy:
                     yield from worker.events()
+                    if self._time_limit is not None:
+                        yield from worker.ended_late(self._time_limit)
                     if worker.retired:
                         workers.pop(worker.slot).stop()
         finally:
@@ -78,6 +87,7 @@ class _Worker:
         self._task = task
         self._log = logs / f"worker-{slot.index}.log"
         self._log_start = 0
+        self._begun = 0.0
         # Fork would copy threads' locks and the CUDA state in whatever condition they are.
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
@@ -88,7 +98,7 @@ class _Worker:
 
     def start(self, cell: "Cell") -> Started:
         """Hand the worker a cell."""
-        self.cell = cell
+        self.cell, self._begun = cell, time.monotonic()
         self._log_start = self._log.stat().st_size if self._log.exists() else 0
         with suppress(OSError):  # it has died in between: its sentinel says so
             self.connection.send(cell)
@@ -118,6 +128,23 @@ class _Worker:
         if self.cell and not self.process.is_alive():
             cell, self.cell, self.retired = self.cell, None, True
             yield Ended(self.slot, cell, self._task.record_death(cell, self.slot, self._death()))
+
+    def ended_late(self, limit: float) -> Iterator[Event]:
+        """End the process of a cell that has taken more seconds than it may, and record that.
+
+        Raises:
+            ResultError: The record cannot be written.
+        """
+        from results.record import Failure
+
+        if self.cell is None or time.monotonic() - self._begun <= limit:
+            return
+        cell, self.cell, self.retired = self.cell, None, True
+        self.process.kill()
+        self.process.join()
+        tail = log_tail(self._log, self._log_start)
+        failure = Failure(kind="killed", reason=f"it was not done after the {limit:g} s of --time-limit", log_tail=tail)
+        yield Ended(self.slot, cell, self._task.record_death(cell, self.slot, failure))
 
     def stop(self) -> None:
         """End the process, whatever it is doing."""

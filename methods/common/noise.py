@@ -1,5 +1,6 @@
-"""Simplex noise: smooth random fields without directions of their own."""
+"""Simplex and Perlin noise: smooth random fields."""
 
+import math
 from itertools import product
 
 import torch
@@ -79,3 +80,33 @@ def fractal_noise(
     for octave in range(octaves):
         field += persistence**octave * simplex_noise(points * 2**octave / period, order)
     return field.float()
+
+
+def perlin_noise(size: tuple[int, int], cells: tuple[int, int], generator: torch.Generator) -> Tensor:
+    """Draw Perlin noise, float32 of ``size``, of about -1 to 1.
+
+    At the corners of the cells are random unit vectors. A pixel's value is the products of these four with the pixel's
+    distances from them, interpolated by ``6t⁵ - 15t⁴ + 10t³`` and multiplied by the square root of 2.
+
+    Args:
+        size: Height and width in pixels.
+        cells: How many of them, of the same size, the height and the width have.
+        generator: Draws the vectors.
+    """
+    (height, width), (rows, columns) = size, cells
+    angles = 2 * math.pi * torch.rand(rows + 1, columns + 1, generator=generator)
+    vectors = torch.stack([angles.cos(), angles.sin()])
+    y, x = (torch.arange(length) * count / length for length, count in ((height, rows), (width, columns)))
+    row, column = y.long(), x.long()
+    down, right = (y - row)[:, None], (x - column)[None]
+
+    def product_with(corner_down: int, corner_right: int) -> Tensor:
+        along_y, along_x = vectors[:, row + corner_down][:, :, column + corner_right]
+        products: Tensor = along_y * (down - corner_down) + along_x * (right - corner_right)
+        return products
+
+    vertical, horizontal = (t**3 * (t * (6 * t - 15) + 10) for t in (down, right))
+    left = torch.lerp(product_with(0, 0), product_with(1, 0), vertical)
+    other = torch.lerp(product_with(0, 1), product_with(1, 1), vertical)
+    field: Tensor = math.sqrt(2) * torch.lerp(left, other, horizontal)
+    return field

@@ -101,7 +101,7 @@ def distil_patch_teacher(
             "Network that describes patches, distilled as Bergmann et al. (CVPR 2020) say, for S-T and GCAD.\n"
             f"float16 weights; input: ImageNet-normalised RGB; output: {DESCRIPTOR_CHANNELS} numbers per patch."
         ),
-        loss="Squared distance of decoded descriptors from the backbone's, and the sum of the channels' correlations.",
+        loss="Squared distance of decoded descriptors from the backbone's, plus compactness times their correlations.",
         command="bench distill patch-teacher",
     )
     return train_on_photographs(training, config, facts, out, card, progress=progress)

@@ -1,11 +1,9 @@
 """Teachers that describe patches: where they come from. S-T and GCAD take the same."""
 
-import json
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-
 from methods.common.patch_networks import PatchNetwork, PatchSize
+from methods.common.photograph_training import provenance
 from methods.errors import WeightsError
 from methods.weights.catalogue import OTHER_WEIGHTS, embedded_file
 from methods.weights.files import WeightIdentity
@@ -31,7 +29,7 @@ def patch_teacher_identity(patch_size: PatchSize, teacher: str, weights_dir: Pat
     Raises:
         WeightsError: The file is missing, or there is none.
     """
-    return identify(_name(patch_size), teacher, _file(patch_size, teacher, weights_dir), _provenance)
+    return identify(_name(patch_size), teacher, _file(patch_size, teacher, weights_dir), provenance)
 
 
 def load_patch_teacher(network: PatchNetwork, patch_size: PatchSize, teacher: str, weights_dir: Path) -> None:
@@ -83,13 +81,3 @@ def _unavailable(patch_size: PatchSize, problem: str) -> WeightsError:
         f"  bench distill patch-teacher --patch-size {patch_size} --photographs FOLDER --out FILE.safetensors\n"
         "  and give its path."
     )
-
-
-def _provenance(path: Path) -> str:
-    """What a teacher's file says of its own making, as ``bench distill`` writes it; else its name."""
-    try:
-        with safe_open(path, "pt") as file:
-            settings = json.loads((file.metadata() or {})["settings"])
-        return f"distilled from {settings['backbone']}, {settings['steps']} steps, {settings['photographs']}"
-    except (SafetensorError, KeyError):
-        return path.name

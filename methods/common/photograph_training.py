@@ -233,6 +233,18 @@ def card_text(
     )
 
 
+def provenance(path: Path) -> str:
+    """What a file that :func:`train_on_photographs` wrote says of its making; of any other, its name."""
+    try:
+        with safe_open(path, "pt") as file:
+            settings = json.loads((file.metadata() or {})["settings"])
+    except (SafetensorError, KeyError):
+        return path.name
+    origin = f"distilled from {settings['backbone']}" if "backbone" in settings else "trained"
+    start = "" if settings.get("start", "random") == "random" else ", from EfficientAD-S's teacher on"
+    return f"{origin}, {settings['steps']} steps{start}, {settings['photographs']}"
+
+
 def _save_checkpoint(
     path: Path, settings: Mapping[str, object], losses: Sequence[float], training: PhotographTraining
 ) -> None:

@@ -1,6 +1,7 @@
 """A training loop of a length fixed in advance, with progress and a thinned loss."""
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.detector import FitContext, Progress
+from methods.errors import MethodError
 
 RECORDED_LOSSES = 500
 REPORT_EVERY = 5
@@ -43,6 +45,9 @@ def train(
     Returns:
         Pairs of step, counted from 1, and its loss: of the first and the last step, and of every so many between
         them that there are fewer than twice ``RECORDED_LOSSES``.
+
+    Raises:
+        MethodError: A recorded loss is NaN or infinite; names the first of them and its step.
     """
     losses: list[tuple[int, float]] = []
     pending: dict[int, Tensor] = {}
@@ -53,13 +58,25 @@ def train(
             pending[number] = loss
         if number % REPORT_EVERY == 0 or number == steps:
             if pending:
-                losses += zip(pending, torch.stack(list(pending.values())).tolist(), strict=True)
+                fetched = list(zip(pending, torch.stack(list(pending.values())).tolist(), strict=True))
+                _check_finite(fetched, steps, stage)
+                losses += fetched
                 pending.clear()
             context.progress(Progress(stage, number, steps, losses[-1][1]))
         if context.observe is not None and epoch is not None and (number % epoch.steps == 0 or number == steps):
             with _at_rest(epoch.module):
                 context.observe(number / epoch.steps, epoch.module)
     return losses
+
+
+def _check_finite(losses: Sequence[tuple[int, float]], steps: int, stage: str) -> None:
+    """A network whose loss is no number stays so: its maps would be NaN, hours later."""
+    for number, loss in losses:
+        if not math.isfinite(loss):
+            raise MethodError(
+                f"the training diverged: its loss is {loss} at step {number} of {steps} ({stage})\n"
+                "  Look at the images, or take a smaller learning rate or another seed."
+            )
 
 
 @contextmanager

@@ -100,6 +100,26 @@ def gray(subject: Subject) -> None:
 
 
 @check(
+    "constant",
+    "Training images of one colour, all the same, are enough, or a MethodError says that they are not.",
+    "Look for a division by the deviation of pixels, features or maps, which may be zero.",
+)
+def constant(subject: Subject) -> None:
+    """Fit on images without any structure."""
+    _ = subject.trial
+    images = torch.tensor([40, 120, 200], dtype=torch.uint8).view(1, 3, 1, 1).repeat(2, 1, *subject.size)
+    try:
+        detector = subject.fit(images, subject.context(seed=1))
+    except MethodError:
+        return
+    maps = detector.predict(subject.unseen(0, 1)).maps
+    if not maps.isfinite().all():
+        raise BrokenPromiseError(
+            f"{share_not_finite(maps)} of the maps' values are not finite after a fit on images of one colour."
+        )
+
+
+@check(
     "progress",
     "A fit says how far it is: at least once, with 0 < done <= total.",
     "Call context.progress(Progress(stage, done, total)) in the loop over steps or images.",
@@ -191,6 +211,7 @@ CHECKS: tuple[Check, ...] = (
     observed,
     one_image,
     gray,
+    constant,
     progress,
     training_length,
     validation,

@@ -1,19 +1,19 @@
 """EfficientAD's teachers: the embedded one, the public ones and files of the user's."""
 
-import json
 import re
-import zipfile
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from methods.common.photograph_training import provenance
 from methods.efficientad.pdn import TEACHER_CHANNELS, Size, patch_description_network
 from methods.errors import WeightsError
+from methods.weights.archives import extract_member
 from methods.weights.catalogue import embedded_file, published_file
 from methods.weights.files import WeightIdentity, sha256_of
+from methods.weights.states import read_state
 
 PUBLIC_TEACHERS = "efficientad_teachers"
 """The archive of both, as :mod:`methods.weights.catalogue` knows it."""
@@ -43,7 +43,7 @@ def teacher_identity(size: Size, teacher: str, weights_dir: Path) -> WeightIdent
     if teacher == "auto":
         return WeightIdentity(name, "download", "wide_resnet101_2 on ImageNet, nelson1425", sha256_of(path))
     source = "embedded" if teacher == "embedded" else "file"
-    return WeightIdentity(name, source, _provenance(path), sha256_of(path))
+    return WeightIdentity(name, source, provenance(path), sha256_of(path))
 
 
 def load_teacher(network: nn.Sequential, size: Size, teacher: str, weights_dir: Path) -> None:
@@ -61,7 +61,7 @@ def load_teacher(network: nn.Sequential, size: Size, teacher: str, weights_dir: 
     if teacher == "random":
         return
     path = _teacher_file(size, teacher, weights_dir)
-    network.load_state_dict(_convert(_read(path), size, path))
+    network.load_state_dict(_convert(read_state(path), size, path))
 
 
 def _name(size: Size) -> str:
@@ -90,39 +90,11 @@ def _public_teacher(size: Size, weights_dir: Path) -> Path:
     target = weights_dir / Path(member).with_suffix(".safetensors")
     with FileLock(f"{target}.lock"):
         if not target.exists():
-            state = _convert(_read(_extract(archive, member, weights_dir)), size, archive)
+            state = _convert(read_state(extract_member(archive, member, weights_dir)), size, archive)
             partial = target.with_suffix(".part")
             save_file(state, partial, metadata={"format": "pt", "archive_sha256": sha256_of(archive)})
             partial.replace(target)
     return target
-
-
-def _extract(archive: Path, member: str, directory: Path) -> Path:
-    """Extract the one file called ``member``, in whatever folder of the archive, to ``directory``."""
-    try:
-        with zipfile.ZipFile(archive) as file:
-            names = file.namelist()
-            unsafe = [name for name in names if name.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", name)]
-            if unsafe:
-                raise WeightsError(f"{archive} has members outside its own folder: {', '.join(unsafe)}; delete it")
-            found = [name for name in names if name.rsplit("/", 1)[-1] == member]
-            if len(found) != 1:
-                raise WeightsError(f"{archive} should hold {member} once; it holds {', '.join(names)}")
-            target = directory / member
-            target.write_bytes(file.read(found[0]))
-            return target
-    except zipfile.BadZipFile as error:
-        raise WeightsError(f"{archive} is not a readable zip archive ({error}); delete it and run again") from error
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except Exception as error:  # whatever unpickling a foreign file may raise
-        raise WeightsError(f"{path} is not a readable weights file: {type(error).__name__}: {error}") from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise WeightsError(f"{path} does not hold a state dict: a mapping from names to tensors")
-    return state
 
 
 def _convert(state: dict[str, Tensor], size: Size, path: Path) -> dict[str, Tensor]:
@@ -146,13 +118,3 @@ def _convert(state: dict[str, Tensor], size: Size, path: Path) -> dict[str, Tens
             f"{', '.join(f'{key} {tuple(value.shape)}' for key, value in state.items())}"
         )
     return {key: value.contiguous() for key, value in zip(wanted, found, strict=True)}
-
-
-def _provenance(path: Path) -> str:
-    """What a teacher's file says of its own making, as ``bench distill efficientad`` writes it; else its name."""
-    try:
-        with safe_open(path, "pt") as file:
-            settings = json.loads((file.metadata() or {})["settings"])
-        return f"distilled from {settings['backbone']}, {settings['steps']} steps, {settings['photographs']}"
-    except (SafetensorError, KeyError):
-        return path.name

@@ -1,5 +1,6 @@
 """The networks of GCAD (Bergmann et al., IJCV 2022) besides its teacher."""
 
+import math
 from itertools import pairwise
 
 import torch
@@ -29,6 +30,8 @@ class UNet(nn.Module):
         self.grow = nn.ModuleList(nn.ConvTranspose2d(inputs, outputs, 2, stride=2) for inputs, outputs in rising)
         self.up = nn.ModuleList(_double(inputs, outputs) for inputs, outputs in rising)
         self.head = nn.Conv2d(width, out_channels, 1)
+        _initialise(self)
+        nn.init.zeros_(self.head.weight)  # targets are of mean zero: begin there, not at numbers to be unlearned
         nn.utils.convert_conv2d_weight_memory_format(self, torch.channels_last)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -100,6 +103,17 @@ class GlobalAutoencoder(nn.Module):
             features = F.relu(layer(features + skips * level if skips else features))
         maps: Tensor = self.head(features)
         return maps
+
+
+def _initialise(network: nn.Module) -> None:
+    """Draw weights such that maps keep their variance from layer to layer, as U-Net's paper has it."""
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            read = layer.in_channels * math.prod(layer.kernel_size)
+            if isinstance(layer, nn.ConvTranspose2d):
+                read //= math.prod(layer.stride)
+            nn.init.normal_(layer.weight, std=math.sqrt(2 / read))
+            nn.init.zeros_(layer.bias)
 
 
 def channel_upsampling(inputs: int, outputs: int) -> nn.Sequential:

@@ -197,6 +197,20 @@ OTHER_WEIGHTS = {
         "Apache-2.0; its photographs were published for non-commercial research",
         embedded=_ours("teacher_medium.safetensors"),
     ),
+    "dsr_vq_model": WeightFile(
+        "DSR's quantised autoencoder, trained on ImageNet by its authors, repackaged by anomalib",
+        "Apache-2.0; trained on ImageNet",
+        download=Download(
+            "https://github.com/open-edge-platform/anomalib/releases/download/dsr_pretrained_weights/"
+            "dsr_vq_model_pretrained.zip",
+            "52fe7504ec8e9df70b4382f287ab26269dcfe000cd7a7e146a52c6f146f34afb",
+        ),
+    ),
+    "dsr_vq_model_embedded": WeightFile(
+        "DSR's quantised autoencoder, trained with bench distill vq",
+        "Apache-2.0; its photographs were published for non-commercial research",
+        embedded=_ours("vq_model.safetensors"),
+    ),
     "patch_teacher_33": WeightFile(
         "Teacher of S-T and GCAD for patches of 33x33 pixels, distilled from efficientnet_lite0 with bench distill",
         "Apache-2.0; its photographs were published for non-commercial research",

@@ -224,10 +224,11 @@ def test_every_option_of_a_distillation_is_a_flag(
     invoke: Invoke, command: str, run: Callable[..., int], config: type[DistillationConfig | PatchTeacherConfig]
 ) -> None:
     _, output = invoke("distill", command, "--help")
+    text = " ".join(output.replace("│", " ").split())
     for field in dataclasses.fields(config):
-        line = next(line for line in output.splitlines() if f"--{field.name.replace('_', '-')} " in line)
+        entry = text.split(f" --{field.name.replace('_', '-')} ")[1].partition(" --")[0]
         shown = f"{field.default:g}" if isinstance(field.default, float) else field.default
-        assert (f"Default: {shown}." in line) == (shown is not None)
+        assert (f"Default: {shown}." in entry) == (shown is not None)
     summary = str(run.__doc__).splitlines()[0]
     assert summary in output
     assert summary in invoke("distill", "--help")[1]

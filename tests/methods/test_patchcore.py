@@ -62,6 +62,7 @@ def test_patches_of_a_transformer_are_described_by_its_normalised_blocks():
     module = detector.module()
     assert module.grid == (3, 5)
     network = module.features.backbone.network.model
+    assert isinstance(network.norm, torch.nn.LayerNorm)
     tokens = network.forward_features(module.features.backbone.normalise(some))[:, 1:]  # up to block 3
     torch.testing.assert_close(module.features.backbone(some)[1].flatten(2).mT, tokens, rtol=1e-4, atol=1e-5)
     assert detector.predict(some).maps.shape == (2, 42, 70)

@@ -14,7 +14,7 @@ from methods.common.seeding import reproducible
 from methods.config import make_config
 from methods.detector import FitContext, ImageSet
 from methods.errors import MethodError
-from methods.spade import Spade, SpadeConfig
+from methods.spade import Spade, SpadeConfig, SpadeModule
 
 SIZE = (64, 96)
 CONTEXT = FitContext(seed=0)
@@ -95,6 +95,32 @@ def test_images_are_compared_by_a_level_of_a_transformer(image_level):
     prediction = detector.predict(asked)
     torch.testing.assert_close(prediction.scores.double(), torch.cdist(*pooled).mean(1), rtol=1e-5, atol=0)
     assert prediction.maps.shape == (1, 42, 70)
+
+
+class Multiples(torch.nn.Module):
+    """Stands for a backbone whose levels are its images, once, twice and so on."""
+
+    def __init__(self, count):
+        super().__init__()
+        self.count = count
+        self.channels = (3,) * count
+
+    def grid(self, size):
+        return [size] * self.count
+
+    def forward(self, images):
+        return [(number + 1) * images for number in range(self.count)]
+
+
+@pytest.mark.parametrize(("image_level", "factor"), [(2, 1), (3, 2)])
+def test_images_are_described_by_the_last_level_and_positions_by_the_others(image_level, factor):
+    options = {"backbone": "vit_small_patch14_dinov2", "levels": (2,), "image_level": image_level}
+    config = SpadeConfig(**options)
+    module = SpadeModule(Multiples(len(config.all_levels)), 1, config)
+    asked = torch.rand(2, 3, 4, 6)
+    (level,), pooled = module.features(asked)
+    assert torch.equal(level, asked)
+    torch.testing.assert_close(pooled, factor * asked.mean((2, 3)))
 
 
 def test_presets_on_transformers():

@@ -205,3 +205,4 @@ def test_the_shipped_teachers_say_how_they_were_made(size, tmp_path):
     identity = teacher_identity(size, "embedded", tmp_path)
     assert identity.source == "embedded"
     assert identity.tag.startswith("distilled from efficientnet_lite0, ")
+    assert (", from EfficientAD-S's teacher on" in identity.tag) == (size == "M")

@@ -5,6 +5,7 @@ import torch
 
 from methods.common.training import RECORDED_LOSSES, REPORT_EVERY, Epoch, train
 from methods.detector import FitContext, Progress
+from methods.errors import MethodError
 
 
 def run(steps, stage="train"):
@@ -61,3 +62,15 @@ def test_each_epochs_state_is_shown_at_rest_and_the_training_goes_on_as_if_it_we
     assert torch.equal(seen[-1][1], plain)
     assert not torch.equal(seen[0][1], seen[1][1])
     assert nothing == []
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_a_loss_that_is_no_number_ends_the_training_and_names_its_step(wrong):
+    numbers = count(1)
+
+    def step():
+        return torch.tensor(wrong if (number := next(numbers)) >= 7 else float(number))
+
+    with pytest.raises(MethodError, match=rf"its loss is {wrong} at step 7 of 200 \(student\)\n  Look at"):
+        train(step, 200, FitContext(0), "student")
+    assert next(numbers) <= 12

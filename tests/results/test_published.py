@@ -36,3 +36,9 @@ def test_every_method_with_an_accuracy_has_a_speed():
 def test_a_damaged_number_is_refused(text):
     with pytest.raises(ResultError, match="published"):
         _number(text, 0, 100)
+
+
+def test_methods_are_called_as_in_the_registry():
+    from methods.registry import BUILT_IN
+
+    assert {row.method for row in published_accuracies()} <= {*BUILT_IN, "dsr"}

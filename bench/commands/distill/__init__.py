@@ -25,3 +25,10 @@ add_late_command(
     "Make a teacher of patches for S-T and GCAD (Bergmann et al., CVPR 2020).",
     group="distill",
 )
+add_late_command(
+    app,
+    "vq",
+    "bench.commands.distill.vq",
+    "Make the quantised autoencoder of DSR (Zavrtanik et al., ECCV 2022).",
+    group="distill",
+)

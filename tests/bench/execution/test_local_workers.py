@@ -24,10 +24,10 @@ def cells(plugin: Path, data_root: Path, tmp_path: Path, monkeypatch: pytest.Mon
     return make_plan(options, Cache(tmp_path / "cache", enabled=False)).cells
 
 
-def workers(root: Path) -> Executor:
+def workers(root: Path, time_limit: float | None = None) -> Executor:
     (root / "logs").mkdir(parents=True)
     task = CellTask(root / "run", "a test", Cache(root / "cache", enabled=False), keep_maps=True)
-    return LocalWorkers([Slot(0, "cpu", 1)], root / "logs", task)
+    return LocalWorkers([Slot(0, "cpu", 1)], root / "logs", task, time_limit)
 
 
 @pytest.mark.slow
@@ -49,6 +49,17 @@ def test_a_cell_is_on_disk_when_its_end_is_heard_of_and_a_death_is_one_too(
     failures = [record.failure and record.failure.kind for record in store.records()]
     assert failures == [None, "killed", None]
     assert [path.parent.name.split("-")[-2] for path in sorted(tmp_path.glob("run/cells/*/maps.npz"))] == ["s0", "s2"]
+
+
+@pytest.mark.slow
+def test_a_cell_that_hangs_is_given_up(cells: Sequence[Cell], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TINY", "0=hang")
+    end = list(workers(tmp_path, time_limit=4).run(cells[:1]))[-1]
+    assert isinstance(end, Ended)
+    assert end.record.failure is not None
+    assert end.record.failure.kind == "killed"
+    assert end.record.failure.reason == "it was not done after the 4 s of --time-limit"
+    assert RunStore(tmp_path / "run").find(end.record.key) == end.record
 
 
 @pytest.mark.slow

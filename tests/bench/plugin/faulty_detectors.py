@@ -145,6 +145,11 @@ class DividesByColour(Fitted):
         module.mean /= float(train[:].float().std(1).mean() > 0)
 
 
+class DividesByContrast(Fitted):
+    def also(self, module, train, context):
+        module.mean /= float(train[:].float().std((2, 3)).mean() > 0)
+
+
 class SaysNothing(Tiny):
     def fit(self, train, validation, context):
         super().fit(train, validation, dataclasses.replace(context, progress=lambda _: None))

@@ -120,5 +120,7 @@ def misbehave(how: str | None) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     if how == "error":
         raise MethodError("the method cannot do this\n  Do something else.")
+    if how == "hang":
+        time.sleep(600)
     if how == "bug":
         raise ZeroDivisionError("nobody expected this")

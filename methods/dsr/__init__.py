@@ -1,0 +1,1 @@
+"""DSR: a dual subspace re-projection network."""
