@@ -23,7 +23,7 @@ from methods.common.memory_bank import CORESET_DIM, CORESET_STARTS, PatchDistanc
 from methods.common.patch_features import PatchFeatures
 from methods.common.torchvision_import import import_torchvision
 from methods.detector import FitContext, ImageSet
-from methods.patchcore import STRIDES, PatchCoreConfig
+from methods.patchcore import PatchCoreConfig
 
 SIZE = 224
 
@@ -45,7 +45,7 @@ class Stored(PatchFeatures):
     """Features computed in advance: looks them up by a number written into an image's first pixels."""
 
     def __init__(self, images: Tensor, config: PatchCoreConfig) -> None:
-        backbone = Backbone(config.backbone, STRIDES, config.backbone_weights, Path())
+        backbone = Backbone(config.backbone, config.levels, config.backbone_weights, Path())
         super().__init__(backbone, config.dim, config.image_size)
         with torch.no_grad():
             self.maps = torch.cat([super(Stored, self).forward(batch) for batch in images.split(16)])
