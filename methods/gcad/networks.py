@@ -113,7 +113,8 @@ def _initialise(network: nn.Module) -> None:
             if isinstance(layer, nn.ConvTranspose2d):
                 read //= math.prod(layer.stride)
             nn.init.normal_(layer.weight, std=math.sqrt(2 / read))
-            nn.init.zeros_(layer.bias)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
 
 
 def channel_upsampling(inputs: int, outputs: int) -> nn.Sequential:
