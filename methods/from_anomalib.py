@@ -143,11 +143,16 @@ def anomalib_models() -> tuple[str, ...]:
             f"anomalib {installed} is installed, whose models have not been tried: their parts have other names in "
             f"every series\n  Install {SUPPORTED}: pip install 'anomalib=={SUPPORTED}.*'"
         )
+    return tuple(_image_models().__all__)
+
+
+def _image_models() -> Any:
+    """The module ``anomalib.models.image``, which takes seconds to import the first time."""
     with _quiet():
         import_torchvision()
         from anomalib.models import image
 
-        return tuple(image.__all__)
+        return image
 
 
 class AnomalibModule(nn.Module):
@@ -248,9 +253,7 @@ def build_model(model: str, arguments: Mapping[str, object], size: tuple[int, in
     Raises:
         MethodError: It does not take an argument.
     """
-    from anomalib.models import image
-
-    kind = getattr(image, model)
+    kind = getattr(_image_models(), model)
     parameters = inspect.signature(kind.__init__).parameters
     allowed = [name for name in parameters if name not in ("self", "kwargs", *_COMPONENTS)]
     for name in arguments:
@@ -292,17 +295,26 @@ def _pre_processing(model: str, size: tuple[int, int] | None) -> tuple[tuple[int
     A centre crop is left out: the whole image is resized to what it would have left (the protocol's rule).
     """
     with _quiet():
-        from anomalib.models import image
+        processor = getattr(_image_models(), model).configure_pre_processor(size)
         from torchvision.transforms import v2
 
-        processor = getattr(image, model).configure_pre_processor(size)
-    transforms = list(processor.transform.modules()) if processor.transform is not None else []
+    transforms = list(_steps(processor.transform))
     sizes = [tuple(one.size) for one in transforms if isinstance(one, v2.Resize | v2.CenterCrop) and len(one.size) == 2]
     normalisations = [one for one in transforms if isinstance(one, v2.Normalize)]
     mean = torch.tensor(normalisations[-1].mean if normalisations else [0.0] * 3, dtype=torch.float32)
     std = torch.tensor(normalisations[-1].std if normalisations else [1.0] * 3, dtype=torch.float32)
     height, width = size or (sizes[-1] if sizes else (256, 256))
     return (int(height), int(width)), mean, std
+
+
+def _steps(transform: Any) -> Iterator[Any]:
+    """The transforms one after another that a composed one, which is no container of modules, is made of."""
+    parts = getattr(transform, "transforms", None)
+    if parts is None:
+        yield from () if transform is None else (transform,)
+    else:
+        for part in parts:
+            yield from _steps(part)
 
 
 class _Recorder:

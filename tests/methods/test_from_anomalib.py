@@ -128,6 +128,23 @@ def test_a_model_is_fitted_restored_and_repeatable(
 
 
 @installed
+@pytest.mark.parametrize("model", ["Padim", "EfficientAd", "Stfpm", "Dinomaly", "Draem", "MHPatchcore", "L2BT"])
+def test_images_are_prepared_as_the_model_wants_them(model: str) -> None:
+    """But for a centre crop: an image of the size that is left is the whole image."""
+    size, mean, std = from_anomalib._pre_processing(model, None)
+    transform = getattr(from_anomalib._image_models(), model).configure_pre_processor(size).transform
+    pixels = striped(1, size, seed=0) / 255
+    prepared = from_anomalib.AnomalibModule(torch.nn.Identity(), mean, std)
+    torch.testing.assert_close((pixels - prepared.mean) / prepared.std, transform(pixels), rtol=1e-5, atol=1e-5)
+
+
+@installed
+def test_the_size_is_the_models_own_and_that_within_its_centre_crop() -> None:
+    sizes = {model: from_anomalib._pre_processing(model, None)[0] for model in ("Padim", "Dinomaly", "MHPatchcore")}
+    assert sizes == {"Padim": (256, 256), "Dinomaly": (392, 392), "MHPatchcore": (224, 224)}
+
+
+@installed
 def test_scores_are_raw(tmp_path: Path) -> None:
     """anomalib's own post-processing clips to [0, 1] by a validation set."""
     detector, images = fit(
