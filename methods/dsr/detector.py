@@ -152,7 +152,9 @@ def as_bgr(images: Tensor) -> Tensor:
 class Dsr(Detector[DsrConfig]):
     """DSR with the official code's options, and one learning rate for all of the upsampling.
 
-    That code's schedule lowers the learning rate of the upsampling after 80 of its 50 epochs, which is never.
+    That code's schedule lowers the learning rate of the upsampling after 80 of its 50 epochs, which is never. Channels
+    go in as blue, green, red, as that code reads them and as its autoencoder was trained. Pixels at the border count,
+    which that code leaves out of its pixel metrics.
     """
 
     title = "DSR"
