@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from methods.config import deviations
 from methods.training_length import TrainingLength, scaled_steps
-from methods.weights.catalogue import backbone_files
 from methods.weights.files import WeightIdentity, default_weights_directory
+from methods.weights.sources import backbone_files
 from methods.weights.states import load_fitted
 
 ConfigT = TypeVar("ConfigT")

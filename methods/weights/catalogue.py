@@ -229,20 +229,6 @@ def weight_files() -> dict[str, WeightFile]:
     return {**backbones, **OTHER_WEIGHTS}
 
 
-def backbone_files(config: object) -> list[str]:
-    """Names of the files that a detector's options take their features from.
-
-    Args:
-        config: With ``backbone`` and ``backbone_weights``, or with ``backbones`` and as many ``backbone_weights``; of
-            options without them, and of random weights and paths, there are none.
-    """
-    several = getattr(config, "backbones", None)
-    names = [getattr(config, "backbone", "")] if several is None else list(several)
-    options = getattr(config, "backbone_weights", "random")
-    options = [options] * len(names) if isinstance(options, str) else list(options)
-    return [name for name, option in zip(names, options, strict=True) if option in ("auto", "embedded")]
-
-
 def backbone_spec(name: str, kind: Kind | None = None, *, stages: bool = False) -> BackboneSpec:
     """Look up a backbone by name.
 

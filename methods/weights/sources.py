@@ -50,3 +50,17 @@ def identify(name: str, option: str, path: Path | None, tag: Callable[[Path], st
         return WeightIdentity(name, "random", RANDOM_TAG, None)
     source = {"auto": "download", "embedded": "embedded"}.get(option, "file")
     return WeightIdentity(name, source, tag(path), sha256_of(path))
+
+
+def backbone_files(config: object) -> list[str]:
+    """Names in the catalogue of the files that a detector's options take their features from.
+
+    Args:
+        config: With ``backbone`` and ``backbone_weights``, or with ``backbones`` and as many ``backbone_weights``; of
+            options without them, and of random weights and paths, there are none.
+    """
+    several = getattr(config, "backbones", None)
+    names = [getattr(config, "backbone", "")] if several is None else list(several)
+    options = getattr(config, "backbone_weights", "random")
+    options = [options] * len(names) if isinstance(options, str) else list(options)
+    return [name for name, option in zip(names, options, strict=True) if option in ("auto", "embedded")]

@@ -73,6 +73,7 @@ FAULTS = [
 # Other checks that may fail by the same fault; no others may.
 ALSO = {
     "DigestMissing": {"embedded"},
+    "NotDeterministic": {"observed"},
     "NotFinite": {"observed", "one-image", "gray", "constant", "orientation", "bf16", "fp16"},
     "DoublePrecision": {"bf16", "fp16"},
     "RemembersImages": {"orientation", "batch-size", "pixel-range", "module", "save-restore"},
@@ -164,6 +165,9 @@ def test_a_command_that_makes_no_sense_says_how_it_would(
     message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    # As in a process of its own: another test may have imported the installed package.
+    monkeypatch.syspath_prepend(str(PLUGIN))
+    monkeypatch.delitem(sys.modules, "tiny_detectors", raising=False)
     monkeypatch.setattr(sys, "argv", ["bench", "check-method", *arguments])
     Path("broken.py").write_text("import torch\nnothing\n")
     with pytest.raises(SystemExit, match="2"):

@@ -34,6 +34,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current folder, with the file that the page writes."""
     (tmp_path / "pixel_statistics.py").write_text(DETECTOR)
     monkeypatch.chdir(tmp_path)
+    # As in a process of its own: another test may have imported another folder's.
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "pixel_statistics", raising=False)
     return tmp_path
 
 

@@ -123,13 +123,13 @@ def test_offline_says_what_to_bring_and_the_others_are_fetched(
 ) -> None:
     offline = WeightFile("of the test", "any", download=Download("http://127.0.0.1:9/far.pth", "0" * 64))
     monkeypatch.setitem(OTHER_WEIGHTS, "far", offline)
-    code, output = bench("fetch", "far", "vit_small_patch14_dinov2", "wide_resnet101_2")
+    code, output = bench("fetch", "far", "vit_small_patch16_dinov3", "wide_resnet101_2")
     assert code == 3
     for part in ("far: cannot get far.pth", "ConnectionError", f"http://127.0.0.1:9/far.pth (SHA-256 {'0' * 64})"):
         assert part in output
     assert "bench weights import FILE" in output
-    assert "vit_small_patch14_dinov2: no download is pinned" in output
-    assert "dinov2_vits14_pretrain.pth" in output
+    assert "vit_small_patch16_dinov3: no download is pinned" in output
+    assert "vit_small_patch16_dinov3.lvd1689m at Hugging Face" in output
     assert "wide_resnet101_2 is there" in output
 
 
