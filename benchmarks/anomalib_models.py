@@ -71,7 +71,7 @@ def _cell(text: str) -> str:
 
 def main() -> None:
     """Try every model and write the page."""
-    from methods.from_anomalib import anomalib_models
+    from methods.from_anomalib.models import anomalib_models
 
     page = Path(sys.argv[1])
     lines = []

@@ -36,7 +36,7 @@ from methods.common.patch_features import PatchFeatures
 from methods.common.seeding import reproducible
 from methods.config import make_config
 from methods.detector import FitContext, ImageSet
-from methods.from_anomalib import anomalib_models
+from methods.from_anomalib.models import anomalib_models
 from methods.registry import load_method
 
 BACKBONE = "wide_resnet50_2"

@@ -60,7 +60,7 @@ def load_method(name: str) -> "type[Detector[Any]]":
     if is_file(name):
         return _checked(name, name, load_from_file(name))
     if name.startswith("anomalib:"):
-        from methods.from_anomalib import anomalib_method
+        from methods.from_anomalib.detector import anomalib_method
 
         return anomalib_method(name)
     references = _references()

@@ -15,7 +15,7 @@ from methods.common.seeding import reproducible
 from methods.efficientad.networks import EfficientAdNetwork
 from methods.efficientad.pdn import Size
 from methods.fastflow import STRIDES, FastFlowConfig, FastFlowModule
-from methods.from_anomalib import anomalib_models
+from methods.from_anomalib.models import anomalib_models
 from methods.rdpp.networks import Decoder
 
 pytestmark = pytest.mark.skipif(

@@ -7,13 +7,14 @@ import pytest
 import torch
 
 from bench.options import RunOptions, resolve
-from methods import from_anomalib
 from methods.common.seeding import reproducible
 from methods.config import make_config
 from methods.conformance.images import striped
 from methods.detector import FitContext, ImageSet
 from methods.errors import MethodError, WeightsError
-from methods.from_anomalib import anomalib_method, anomalib_models, parse_arguments
+from methods.from_anomalib import models
+from methods.from_anomalib.detector import AnomalibModule, anomalib_method, pre_processing
+from methods.from_anomalib.models import anomalib_models, image_models, parse_arguments
 from methods.registry import load_method
 
 installed = pytest.mark.skipif(
@@ -62,7 +63,7 @@ def test_another_anomalib_is_refused(monkeypatch: pytest.MonkeyPatch, version: s
             raise importlib.metadata.PackageNotFoundError
         return version
 
-    monkeypatch.setattr(from_anomalib, "version", of)
+    monkeypatch.setattr(models, "version", of)
     anomalib_models.cache_clear()
     anomalib_method.cache_clear()
     try:
@@ -131,16 +132,16 @@ def test_a_model_is_fitted_restored_and_repeatable(
 @pytest.mark.parametrize("model", ["Padim", "EfficientAd", "Stfpm", "Dinomaly", "Draem", "MHPatchcore", "L2BT"])
 def test_images_are_prepared_as_the_model_wants_them(model: str) -> None:
     """But for a centre crop: an image of the size that is left is the whole image."""
-    size, mean, std = from_anomalib._pre_processing(model, None)
-    transform = getattr(from_anomalib._image_models(), model).configure_pre_processor(size).transform
+    size, mean, std = pre_processing(model, None)
+    transform = getattr(image_models(), model).configure_pre_processor(size).transform
     pixels = striped(1, size, seed=0) / 255
-    prepared = from_anomalib.AnomalibModule(torch.nn.Identity(), mean, std)
+    prepared = AnomalibModule(torch.nn.Identity(), mean, std)
     torch.testing.assert_close((pixels - prepared.mean) / prepared.std, transform(pixels), rtol=1e-5, atol=1e-5)
 
 
 @installed
 def test_the_size_is_the_models_own_and_that_within_its_centre_crop() -> None:
-    sizes = {model: from_anomalib._pre_processing(model, None)[0] for model in ("Padim", "Dinomaly", "MHPatchcore")}
+    sizes = {model: pre_processing(model, None)[0] for model in ("Padim", "Dinomaly", "MHPatchcore")}
     assert sizes == {"Padim": (256, 256), "Dinomaly": (392, 392), "MHPatchcore": (224, 224)}
 
 

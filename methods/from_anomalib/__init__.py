@@ -1,0 +1,1 @@
+"""Any image model of the installed anomalib as a detector."""
