@@ -96,16 +96,14 @@ BUILT_IN_SETUPS: Mapping[str, Setup] = {
     ),
     "ast": Setup({"backbone": "efficientnet_lite0", "image_size": (96, 64), "epochs": 10, "student_channels": 64}),
     "dsr": Setup(
-        {"vq_model": "random", "image_size": (64, 96), "batch_size": 2, "detection_steps": 2, "upsampling_steps": 1},
+        {"vq_model": "random", "image_size": (64, 96), "batch_size": 1, "detection_steps": 1, "upsampling_steps": 1},
         LEARNS_NOTHING,
     ),
     "rdpp": Setup({"backbone": "efficientnet_lite0", "image_size": (96, 64), "epochs": 10}),
     "l2bt": Setup(
         {"backbone": "efficientnet_lite0", "levels": (3, 4), "image_size": (96, 64), "hidden_dim": 64, "epochs": 20}
     ),
-    "st": Setup(
-        {"patch_sizes": (17, 33), "teachers": ("random", "embedded"), "image_size": (96, 64), "stride": 4, "epochs": 4}
-    ),
+    "st": Setup({"patch_sizes": (33,), "teachers": ("embedded",), "image_size": (64, 72), "stride": 4, "epochs": 3}),
     "gcad": Setup(
         {"teacher": "embedded", "image_size": (96, 64), "unet_width": 4, "jitter": 0.0, "training_steps": 30}
     ),
