@@ -4,7 +4,7 @@ A scenario of many small PNG files is written first. Then it is listed, fingerpr
 each against what a plain loop over the same files takes: ``rglob``, reading only (what the disk gives), SHA-256,
 Pillow's ``load``, and Pillow's ``load`` and ``resize``. Files are in the page cache, so the disk is as fast as it gets.
 
-    python benchmarks/datasets.py --images 10000
+    python -m benchmarks.datasets --images 10000
     pip install 'anomalib>=2.7'   # for the comparison with its datamodule
 """
 

@@ -6,7 +6,7 @@ in memory format NCHW, as it builds them. Counted are the operators that compute
 waits for the device to read a value: of the loss and its backward pass, and of one inference.
 
     pip install 'anomalib>=2.7'
-    python benchmarks/efficientad_step.py --threads 2
+    python -m benchmarks.efficientad_step --threads 2
 """
 
 import argparse

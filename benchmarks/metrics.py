@@ -1,8 +1,8 @@
 """Exact metrics against the implementations in use: time, extra memory and deviation, on the same data in one run.
 
-    python benchmarks/metrics.py                  # full size: 120 images of 1024 × 1024, 10 GiB, 20 minutes
-    python benchmarks/metrics.py --images 15      # an eighth of it
-    python benchmarks/metrics.py --only ours,sort
+    python -m benchmarks.metrics                  # full size: 120 images of 1024 × 1024, 10 GiB, 20 minutes
+    python -m benchmarks.metrics --images 15      # an eighth of it
+    python -m benchmarks.metrics --only ours,sort
 
 Peers that are not installed are left out (``pip install anomalib adeval torchmetrics scikit-learn``). Every
 implementation runs in a fresh process on maps in memory; times are the best of ``--repeat`` runs after one on two

@@ -5,7 +5,7 @@ bank (coreset) and predict (nearest neighbours, map, score) from them, each by i
 coreset is also timed against the naive loop, which must pick the same points.
 
     pip install 'anomalib>=2.7'
-    python benchmarks/patchcore.py --threads 2
+    python -m benchmarks.patchcore --threads 2
 """
 
 import argparse
