@@ -8,8 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from cli_support import REPOSITORY
+from cli_support import REPOSITORY, Command
+from PIL import Image
 
 from bench.cli import main
 from bench.commands.distill.efficientad import efficientad
@@ -245,3 +247,27 @@ def test_a_distillation_writes_teacher_and_card(invoke: Invoke, data_root: Path,
     assert "step 2 of 2, loss" in output
     assert (tmp_path / "teacher.safetensors").exists()
     assert "resnet18" in (tmp_path / "teacher.md").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("command", "more"),
+    [
+        ("efficientad", ("--size", "S", "--backbone", "efficientnet_lite0", "--crop", "64")),
+        ("patch-teacher", ("--backbone", "efficientnet_lite0")),
+        ("vq", ("--crop", "32")),
+    ],
+)
+def test_each_distillation_writes_a_network_and_its_card(
+    bench: Command, tmp_path: Path, command: str, more: tuple[str, ...]
+) -> None:
+    (tmp_path / "photographs").mkdir()
+    for number in range(2):
+        noise = np.random.default_rng(number).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(tmp_path / "photographs" / f"{number}.png")
+    fixed = ("--photographs", "photographs", "--out", "network.safetensors", "--steps", "1", "--batch-size", "2")
+    done = bench("distill", command, *fixed, *more)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Use it with --set" in done.stdout
+    assert (tmp_path / "network.safetensors").stat().st_size > 1e6
+    assert f"bench distill {command} --photographs FOLDER" in (tmp_path / "network.md").read_text()

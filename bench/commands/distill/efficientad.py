@@ -1,12 +1,9 @@
 """``bench distill efficientad``: a teacher for EfficientAD from a folder of photographs."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from functools import partial
 
-import torch
-
-from bench.commands.distill.training import TrainingOptions, run_training
-from bench.datasets.photographs import PhotographFolder
-from methods.common.photograph_training import StepProgress
+from bench.commands.distill.training import TrainingOptions, part_of, run_training
 from methods.efficientad.distillation import DistillationConfig, distill
 
 
@@ -14,27 +11,11 @@ from methods.efficientad.distillation import DistillationConfig, distill
 class EfficientAdOptions(TrainingOptions, DistillationConfig):
     """Everything that ``bench distill efficientad`` takes: the options of Algorithm 3, and from where to where."""
 
-    def config(self) -> DistillationConfig:
-        """The options of Algorithm 3."""
-        return DistillationConfig(**{option.name: getattr(self, option.name) for option in fields(DistillationConfig)})
-
 
 def efficientad(options: EfficientAdOptions) -> int:
     """Make a teacher for EfficientAD (Algorithm 3).
 
     An interrupted run continues.
     """
-
-    def train(photographs: PhotographFolder, device: torch.device, progress: StepProgress) -> object:
-        return distill(
-            options.config(),
-            photographs,
-            options.out,
-            weights_dir=options.weights_dir,
-            device=device,
-            force_precision=options.force,
-            progress=progress,
-        )
-
-    use = f"Use it with --set efficientad_{options.size.lower()}.teacher={options.out}"
-    return run_training(options, train, use)
+    train = partial(distill, part_of(options, DistillationConfig), weights_dir=options.weights_dir)
+    return run_training(options, train, f"Use it with --set efficientad_{options.size.lower()}.teacher={options.out}")

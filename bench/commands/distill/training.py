@@ -1,7 +1,8 @@
 """What the commands of ``bench distill`` share: where from, where to, and progress on the terminal."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from rich.console import Console
@@ -15,8 +16,12 @@ from bench.errors import UsageError
 from bench.machine.devices import choose_slots
 from bench.machine.memory import keep_freed_memory
 from bench.options import Device, Folder, WeightsDir
-from methods.common.photograph_training import StepProgress
 from methods.weights.files import default_weights_directory
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Part = TypeVar("Part", bound="DataclassInstance")
 
 _LOG_LINES = 50
 """Lines of progress where there is no terminal."""
@@ -41,16 +46,18 @@ class TrainingOptions:
     force: bool = False
 
 
-def run_training(
-    options: TrainingOptions,
-    train: Callable[[PhotographFolder, torch.device, StepProgress], object],
-    use: str,
-) -> int:
+def part_of(options: object, kind: type[Part]) -> Part:
+    """Those of a command's options that are fields of another dataclass, as one of that."""
+    return kind(**{option.name: getattr(options, option.name) for option in fields(kind)})
+
+
+def run_training(options: TrainingOptions, train: Callable[..., object], use: str) -> int:
     """Train on the folder of photographs and say how far it is, then what came of it.
 
     Args:
         options: Where from and where to.
-        train: Trains and writes ``options.out`` and its model card.
+        train: Trains and writes a file and its model card; is given the photographs, the file and, by name, device,
+            whether the precision is forced, and whom to tell how far it is.
         use: What the file is good for, a sentence.
 
     Returns:
@@ -78,7 +85,7 @@ def run_training(
                 if not terminal.is_terminal and (step % max(1, steps // _LOG_LINES) == 0 or step == steps):
                     terminal.print(f"step {step} of {steps}, loss {loss:.4f}", highlight=False)
 
-            train(source, device, show)
+            train(source, out, device=device, force_precision=options.force, progress=show)
     except KeyboardInterrupt:
         terminal.print("[bold]interrupted:[/] the same command continues from the last checkpoint", highlight=False)
         return INTERRUPTED
