@@ -4,8 +4,8 @@ It starts from the objects at work, such as a detector's class or the function t
 their code uses. Docstrings, comments, layout, and how and in which order imports are written count for nothing.
 
 Modules of ``methods``, of ``metrics`` and of the package that a detector comes from, or that lie beside its file,
-count whole. The runner's own also
-hold what only asks, shows or stores: of them, the definitions count that are reached.
+count whole. The runner's own also hold what only asks, shows or stores: of them, the definitions count that are
+reached.
 """
 
 import ast

@@ -57,14 +57,15 @@ def _list_methods() -> None:
             table.add_row(name, Text(f"cannot be loaded: {error}", "red"))
             continue
         table.add_row(Text(name, "bold"), Text("\n".join(_facts(name, method))), end_section=True)
-    table.add_row(Text("anomalib:MODEL", "bold"), "any image model of the installed anomalib: docs/methods/anomalib.md")
+    models = Text("any image model of the installed anomalib, such as anomalib:Padim[backbone=resnet18]")
+    table.add_row(Text("anomalib:MODEL", "bold"), models)
     table.add_row(Text("FILE:CLASS", "bold"), "a detector in a Python file: bench new-method NAME writes one")
     terminal = console()
     terminal.print(table)
     terminal.print("bench methods NAME shows a method's options and its number of parameters.", highlight=False)
 
 
-def _facts(name: str, method: "type[Detector[Any]]") -> "Iterator[str]":
+def _facts(name: str, method: "type[Detector[Any]]") -> Iterator[str]:
     """What the list says of a method, a line each."""
     yield f"{method.title}: {method.source}"
     yield status_of(name, method)

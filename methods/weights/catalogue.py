@@ -176,6 +176,9 @@ def _ours(name: str) -> Callable[[Path], Path]:
     return lambda _: Path(__file__).parent / "embedded" / name
 
 
+_OURS = "Apache-2.0; its photographs were published for non-commercial research"
+"""Licence of what was trained here on photographs."""
+
 OTHER_WEIGHTS = {
     "efficientad_teachers": WeightFile(
         "EfficientAD's teachers S and M, distilled from wide_resnet101_2 on ImageNet by nelson1425/EfficientAD, "
@@ -189,12 +192,12 @@ OTHER_WEIGHTS = {
     ),
     "efficientad_s_teacher": WeightFile(
         "EfficientAD-S's teacher, distilled from efficientnet_lite0 with bench distill efficientad",
-        "Apache-2.0; its photographs were published for non-commercial research",
+        _OURS,
         embedded=_ours("teacher_small.safetensors"),
     ),
     "efficientad_m_teacher": WeightFile(
         "EfficientAD-M's teacher, distilled from efficientnet_lite0 with bench distill efficientad",
-        "Apache-2.0; its photographs were published for non-commercial research",
+        _OURS,
         embedded=_ours("teacher_medium.safetensors"),
     ),
     "dsr_vq_model": WeightFile(
@@ -208,12 +211,12 @@ OTHER_WEIGHTS = {
     ),
     "dsr_vq_model_embedded": WeightFile(
         "DSR's quantised autoencoder, trained with bench distill vq",
-        "Apache-2.0; its photographs were published for non-commercial research",
+        _OURS,
         embedded=_ours("vq_model.safetensors"),
     ),
     "patch_teacher_33": WeightFile(
         "Teacher of S-T and GCAD for patches of 33x33 pixels, distilled from efficientnet_lite0 with bench distill",
-        "Apache-2.0; its photographs were published for non-commercial research",
+        _OURS,
         embedded=_ours("patch_teacher_33.safetensors"),
     ),
 }
