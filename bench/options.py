@@ -239,6 +239,76 @@ class SubmissionOptions:
     device: Device = "auto"
 
 
+def _sizes(value: object) -> object:
+    """Take ``256,1024x1224`` to pairs of height and width; lists stay as they are."""
+    if not isinstance(value, str):
+        return value
+    sides = [part.strip().split("x") for part in value.split(",")]
+    return [[*side, *side] if len(side) == 1 else side for side in sides]
+
+
+Sizes = Annotated[tuple[tuple[Annotated[int, Limits(ge=8)], Annotated[int, Limits(ge=8)]], ...], Parsed(_sizes)]
+OneStep = 1e-9
+"""As a train scale: so little that every method takes one step."""
+
+
+@dataclass(frozen=True)
+class TimingOptions:
+    """Everything that ``bench time`` takes; what it says of each option is the help of its flag.
+
+    Attributes:
+        run: Run folder whose cells have kept their models; or name methods, which are fitted first.
+        methods: Methods to fit and time, comma separated, or all.
+        datasets: What they are fitted on, one scenario: the size of a memory bank depends on it.
+        data_root: Folder of the collections.
+        set: One option of a method, METHOD.FIELD=VALUE; repeatable.
+        preset: Named option set of the methods; embedded needs no download.
+        train_scale: Multiplies every training length; latency does not depend on it, so one step is enough.
+        weights_dir: Where downloaded weights are kept.
+        device: auto, cpu, cuda or cuda:N.
+        protocol: paper (EfficientAD, Appendix E), rigorous or mvtec_ad2; docs/timing.md explains them.
+        batch: Images per pass, such as 1,16.
+        input_size: Sides of the images in pixels, such as 256,1024x1224, of methods that take any.
+        precision: Of the networks.
+        backend: What runs the detectors: eager, compile, cudagraph, onnxruntime, openvino or tensorrt.
+        processes: Fresh processes per row.
+        time_budget: Seconds of passes per row.
+        line_rate: Time a production line that takes so many images a second.
+        deadline_ms: From trigger to map, on that line.
+        jitter: Largest shift of a trigger, as a share of the time between two.
+        threads: CPU threads.
+        require_gpu: Exit with 3 where there is no GPU.
+        out: Folder of the models and records; of a run folder, the run folder itself.
+    """
+
+    run: Annotated[Folder | None, Flag(argument="[RUN]")] = None
+    methods: Annotated[tuple[str, ...], Parsed(_listed), Flag(completions="methods")] = ()
+    datasets: Annotated[str, Parsed(_joined), Flag(completions="datasets")] = "demo/gravel"
+    data_root: DataRoot = field(default_factory=default_data_root)
+    set: Annotated[dict[str, dict[str, Any]], Parsed(_assignments)] = field(default_factory=dict)
+    preset: Annotated[str | None, Flag(default="each paper's options, on the demo demo or embedded")] = None
+    train_scale: Annotated[float, Limits(gt=0, allow_inf_nan=False), Flag(default="one step")] = OneStep
+    weights_dir: WeightsDir = field(default_factory=default_weights_directory)
+    device: Device = "auto"
+    protocol: Literal["paper", "rigorous", "mvtec_ad2"] = "paper"
+    batch: Annotated[
+        tuple[Annotated[int, Limits(ge=1)], ...] | None, Parsed(_listed), Flag(default="the protocol's")
+    ] = None
+    input_size: Annotated[Sizes | None, Flag(default="each method's own")] = None
+    precision: Annotated[Literal["fp32", "bf16", "fp16"] | None, Flag(default="the protocol's")] = None
+    backend: Literal["eager", "compile", "cudagraph", "onnxruntime", "openvino", "tensorrt"] = "eager"
+    processes: Annotated[Annotated[int, Limits(ge=1)] | None, Flag(default="the protocol's")] = None
+    time_budget: Annotated[
+        Annotated[float, Limits(gt=0, allow_inf_nan=False)] | None, Flag(default="on a CPU 60, on a GPU no limit")
+    ] = None
+    line_rate: Annotated[float, Limits(gt=0, allow_inf_nan=False)] | None = None
+    deadline_ms: Annotated[float, Limits(gt=0, allow_inf_nan=False)] | None = None
+    jitter: Annotated[float, Limits(ge=0, le=1)] = 0.0
+    threads: Annotated[Annotated[int, Limits(ge=1)] | None, Flag(default="all cores")] = None
+    require_gpu: bool = False
+    out: Annotated[Folder | None, Flag(default="RUN, else runs/<UTC time>")] = None
+
+
 def resolve(model: type[Model], given: Mapping[str, object], command: str, config: Path | None = None) -> Model:
     """Make a command's options of what was given; a flag wins over the configuration file, ``set`` values are merged.
 

@@ -237,7 +237,8 @@ class Detector(ABC, Generic[ConfigT]):
         Its forward takes images (B, 3, H, W) of ``input_size``, uint8 0-255 or floating 0-1, on its own device, and
         returns float32 maps (B, h, w) of the whole image and float32 scores (B,), higher is more anomalous. Its
         ``state_dict`` holds everything that inference needs. An attribute ``networks`` names the sub-modules that
-        half precision casts; see :mod:`methods.common.precision`.
+        half precision casts; see :mod:`methods.common.precision`. An attribute ``memory_bank``, of it or of a module
+        within, names the buffers that hold features of training images: they are counted apart from parameters.
 
         Raises:
             RuntimeError: The detector has not been fitted.

@@ -88,6 +88,7 @@ class SpadeModule(nn.Module):
         for name, channels, grid in zip(self._levels, backbone.channels, grids, strict=False):
             self.register_buffer(name, torch.empty(count, *grid, channels))
         self.register_buffer("images", torch.empty(count, backbone.channels[-1]))
+        self.memory_bank = (*self._levels, "images")
         joined = config.pyramid == "concatenated"
         self.resizing = nn.ModuleList(Resize(grid, grids[0]) for grid in grids[1:]) if joined else None
         compared = grids[:1] if joined else grids

@@ -28,6 +28,7 @@ class PatchDistances(nn.Module):
     """
 
     networks = ("features.backbone.network",)
+    memory_bank = ("bank",)
     bank: Tensor
     bank_squares: Tensor
 

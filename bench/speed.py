@@ -1,0 +1,164 @@
+"""``bench time``: fit what is to be timed where that is not done yet, time it, and show the rows."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from bench.errors import UsageError
+from bench.machine.devices import choose_slots, usable_cores
+from bench.machine.environment import command_line, cpu_name
+from bench.options import RunOptions, TimingOptions
+from bench.progress import make_display
+from bench.run import execute, prepare
+from bench.run_folder import locked, new_folder
+from bench.summary import FAILED, OK
+from bench.timing.job import Setup, Trigger
+from bench.timing.protocols import timing_protocol
+from bench.timing.session import KeptModel, Refused, Row, Timed, models_of_run, time_rows
+
+INTERRUPTED = 130
+CPU_BUDGET = 60.0
+"""Seconds of passes per row on a CPU, where a thousand passes take a quarter of an hour."""
+
+
+def time_detectors(options: TimingOptions, console: Console) -> int:
+    """Time detectors and show what came of it.
+
+    Returns:
+        The exit code of ``bench time``.
+
+    Raises:
+        BenchError: The options make no sense.
+        MethodError: A method cannot be fitted or restored.
+        ResultError: A file cannot be read or written.
+    """
+    device = _device(options)
+    if device == "cpu" and options.require_gpu:
+        console.print("no CUDA device: nothing was timed (--require-gpu)")
+        return FAILED
+    _check(options, device)
+    root = options.run or options.out or new_folder()
+    failed = 0
+    if options.run is None:
+        failed = _fit(options, root, device, console)
+    models = models_of_run(root)
+    rows = list(plan_rows(models, options, device))
+    out = (options.out or root) / "timing"
+    introduce(rows, options, device, console)
+    try:
+        failed += _time(rows, options, device, out, console)
+    except KeyboardInterrupt:
+        console.print("[bold]interrupted:[/] what has been timed is recorded", highlight=False)
+        return INTERRUPTED
+    return FAILED if failed else OK
+
+
+def plan_rows(models: Sequence[KeptModel], options: TimingOptions, device: str) -> Iterator[Row]:
+    """The rows that the options ask for: every model in every batch size."""
+    protocol = timing_protocol(options.protocol).on(device)
+    threads = options.threads or usable_cores()
+    trigger = None
+    if options.line_rate is not None and options.deadline_ms is not None:
+        trigger = Trigger(rate=options.line_rate, deadline_ms=options.deadline_ms, jitter=options.jitter)
+    for model in models:
+        for batch in (1,) if trigger else options.batch or protocol.batches:
+            setup = Setup(
+                protocol=options.protocol,
+                mode="line" if trigger else protocol.mode,
+                batch=batch,
+                precision=options.precision or protocol.precision,
+                backend=options.backend,
+                device=device,
+                threads=threads,
+            )
+            yield Row(model, setup, trigger)
+
+
+def introduce(rows: Sequence[Row], options: TimingOptions, device: str, console: Console) -> None:
+    """Say what is timed, and what a machine without a GPU leaves blank."""
+    threads = rows[0].setup.threads if rows else usable_cores()
+    if device == "cpu":
+        console.print(
+            f'No CUDA device: GPU columns are blank ("–"), not estimated. Measured instead: CPU {escape(cpu_name())}, '
+            f"{threads} threads, host clock, no transfer. These are not comparable with numbers of a GPU.",
+            highlight=False,
+        )
+    console.print(f"{len(rows)} rows, protocol {options.protocol}", highlight=False)
+
+
+def _device(options: TimingOptions) -> str:
+    """One device: the first GPU where several are."""
+    return choose_slots(options.device, None)[0].device
+
+
+def _check(options: TimingOptions, device: str) -> None:
+    if (options.run is None) == (not options.methods):
+        raise UsageError("name a run folder whose models are timed, or methods with --methods: one of them")
+    if (options.line_rate is None) != (options.deadline_ms is None):
+        raise UsageError("a production line has a rate and a deadline: pass --line-rate and --deadline-ms together")
+    if device == "cpu" and options.backend in ("cudagraph", "tensorrt"):
+        raise UsageError(f"--backend {options.backend} needs a GPU\n  On a CPU: eager, compile, onnxruntime, openvino.")
+
+
+def _fit(options: TimingOptions, root: Path, device: str, console: Console) -> int:
+    """Fit the methods in the run folder, as far as that is not done; return how many cannot be fitted."""
+    prepared = prepare(
+        RunOptions(
+            methods=options.methods,
+            datasets=options.datasets,
+            data_root=options.data_root,
+            out=root,
+            device=device,
+            train_scale=options.train_scale,
+            set=options.set,
+            preset=options.preset,
+            weights_dir=options.weights_dir,
+            keep_models=True,
+        )
+    )
+    scenarios = sorted({cell.scenario.id for cell in prepared.plan.cells})
+    if len(scenarios) > 1:
+        raise UsageError(
+            f"--datasets names {len(scenarios)} scenarios; detectors are timed as fitted on one\n"
+            f"  Name one of {', '.join(scenarios)}."
+        )
+    console.print(f"run folder: {escape(str(root))}", highlight=False, soft_wrap=True)
+    with locked(root):
+        if prepared.due:
+            display = make_display(console, len(prepared.due))
+            with closing(execute(prepared, command_line())) as events, display:
+                for event in events:
+                    display.show(event)
+        records = prepared.current_records()
+    for record in records:
+        if record.failure is not None:
+            console.print(f"[red]{escape(record.title)} cannot be fitted:[/] {escape(record.failure.reason)}")
+    return sum(record.status == "failed" for record in records)
+
+
+def _time(rows: Sequence[Row], options: TimingOptions, device: str, out: Path, console: Console) -> int:
+    """Time the rows, print a line per process, and return how many rows could not be timed."""
+    processes = options.processes or timing_protocol(options.protocol).processes
+    budget = options.time_budget if options.time_budget is not None or device != "cpu" else CPU_BUDGET
+    refused = 0
+    for event in time_rows(rows, processes=processes, time_budget=budget, out=out, command=command_line()):
+        if isinstance(event, Refused):
+            refused += 1
+            console.print(f"[red]not timed[/] {escape(event.row.label)}: {escape(event.reason)}", soft_wrap=True)
+        else:
+            _show(event, processes, console)
+    return refused
+
+
+def _show(event: Timed, processes: int, console: Console) -> None:
+    record = event.record
+    main = record.event or record.wall
+    console.print(
+        f"{escape(event.row.label)} · process {event.process + 1} of {processes}: p50 {main.p50:.2f} ms, "
+        f"{record.throughput:.4g} images/s, {record.sampling.count} passes, {record.verdict.status}",
+        highlight=False,
+        soft_wrap=True,
+    )

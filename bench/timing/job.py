@@ -1,0 +1,96 @@
+"""What one timing process is asked to do; passed to it as JSON."""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from results.record import Precision
+from results.timing_record import Backend, Mode, ProtocolName, Subject
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Setup(_Strict):
+    """How a fitted detector is to be run.
+
+    Attributes:
+        protocol: Which rules.
+        mode: Of the protocol's.
+        batch: Images per pass.
+        precision: Of the networks.
+        backend: What runs the module.
+        device: ``cpu`` or ``cuda:N``.
+        threads: CPU threads.
+    """
+
+    protocol: ProtocolName
+    mode: Mode
+    batch: int
+    precision: Precision
+    backend: Backend
+    device: str
+    threads: int
+
+
+class Trigger(_Strict):
+    """How a production line triggers.
+
+    Attributes:
+        rate: Images per second.
+        deadline_ms: From trigger to map.
+        jitter: Largest shift of a trigger as a share of the time between two.
+    """
+
+    rate: float
+    deadline_ms: float
+    jitter: float = 0.0
+
+
+class Job(_Strict):
+    """One process of one row.
+
+    Attributes:
+        model: Folder of the cell that has kept the fitted detector.
+        reference: File with the maps of the first images by the plain float32 module.
+        subject: What the record says of the detector.
+        setup: How it is to be run.
+        line: Of a production line; ``None`` for the other modes.
+        time_budget: Seconds of passes at most; ``None`` for no limit.
+        process: Index of this process among those of its row.
+        processes: How many there are to be.
+        order: Position in the random order of this session's processes.
+        session: What the processes of one command have in common.
+        command: The command line.
+        out: Folder of the machine's file.
+    """
+
+    model: Path
+    reference: Path
+    subject: Subject
+    setup: Setup
+    line: Trigger | None = None
+    time_budget: float | None
+    process: int
+    processes: int
+    order: int
+    session: str
+    command: str
+    out: Path
+
+
+class Inspection(_Strict):
+    """A fitted detector to be looked at before it is timed, in a process that times nothing.
+
+    Attributes:
+        model: Folder of the cell that has kept it.
+        reference: File to write the maps of the first images to.
+        device: Where.
+        threads: CPU threads.
+    """
+
+    model: Path
+    reference: Path
+    device: str
+    threads: int

@@ -1,0 +1,185 @@
+"""Time fitted detectors: which rows, in how many processes, in which order; each process records itself.
+
+Processes of all rows run one after the other, in an order that is drawn anew for every round (a randomised complete
+block), so that what drifts meanwhile touches all rows alike.
+"""
+
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bench.errors import DataError
+from bench.models import ModelDescription, kept_models, read_description
+from bench.timing.job import Inspection, Job, Setup, Trigger
+from results.timing_record import Subject, TimingRecord
+
+_LAST_LINES = 12
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class KeptModel:
+    """A fitted detector of a run folder.
+
+    Attributes:
+        folder: Of its cell.
+        description: What it is.
+    """
+
+    folder: Path
+    description: ModelDescription
+
+
+@dataclass(frozen=True)
+class Row:
+    """One fitted detector in one setup: what becomes a row of a table.
+
+    Attributes:
+        model: The detector.
+        setup: How it is run.
+        line: How a production line triggers; ``None`` for the other modes.
+    """
+
+    model: KeptModel
+    setup: Setup
+    line: Trigger | None = None
+
+    @property
+    def label(self) -> str:
+        """Method and setup, for display."""
+        setup = self.setup
+        parts = [self.model.description.method, setup.protocol, setup.mode, f"batch {setup.batch}", setup.precision]
+        return " · ".join([*parts, *([setup.backend] if setup.backend != "eager" else [])])
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A process has recorded itself."""
+
+    row: Row
+    process: int
+    record: TimingRecord
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A row that cannot be timed, and why: the last lines that its process printed."""
+
+    row: Row
+    reason: str
+
+
+Event = Timed | Refused
+
+
+def models_of_run(root: Path) -> list[KeptModel]:
+    """The models that a run folder keeps, one of each method in each configuration: the first scenario's and seed's.
+
+    What takes the time of a pass does not depend on the training images, but for the size of a memory bank.
+
+    Raises:
+        DataError: There is none, or a description is damaged.
+    """
+    found: dict[tuple[str, str], KeptModel] = {}
+    for folder in sorted(kept_models(root).values()):
+        description = read_description(folder)
+        key = description.method, json.dumps(description.config, sort_keys=True)
+        found.setdefault(key, KeptModel(folder, description))
+    if not found:
+        raise DataError(
+            f"no fitted detector is kept in {root}\n"
+            "  bench run --keep-models keeps them; bench time --methods fits methods and times them."
+        )
+    return list(found.values())
+
+
+def time_rows(
+    rows: Sequence[Row], *, processes: int, time_budget: float | None, out: Path, command: str
+) -> Generator[Event]:
+    """Time rows and yield what happens to each process.
+
+    Args:
+        rows: What to time.
+        processes: Per row.
+        time_budget: Seconds of passes per row, shared by its processes; ``None`` for no limit.
+        out: Folder of the records.
+        command: What the records say has made them.
+    """
+    session = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    draw = random.Random(session)
+    order = 0
+    with tempfile.TemporaryDirectory(prefix="bench-timing-") as scratch:
+        inspected = _inspect(rows, Path(scratch))
+        due = []
+        for row in rows:
+            subject = inspected[row.model.folder]
+            if isinstance(subject, _Failed):
+                yield Refused(row, subject.reason)
+            else:
+                due.append((row, *subject))
+        for process in range(processes):
+            for row, subject, reference in draw.sample(due, len(due)):
+                job = Job(
+                    model=row.model.folder,
+                    reference=reference,
+                    subject=subject,
+                    setup=row.setup,
+                    line=row.line,
+                    time_budget=None if time_budget is None else time_budget / processes,
+                    process=process,
+                    processes=processes,
+                    order=order,
+                    session=session,
+                    command=command,
+                    out=out,
+                )
+                order += 1
+                answer = _ask("time", job.model_dump_json(), row.setup)
+                if isinstance(answer, str):
+                    yield Timed(row, process, TimingRecord.model_validate_json(answer))
+                else:
+                    due = [one for one in due if one[0] is not row]
+                    yield Refused(row, answer.reason)
+
+
+def _inspect(rows: Sequence[Row], scratch: Path) -> "dict[Path, tuple[Subject, Path] | _Failed]":
+    """What each model is, and the file with its reference maps, by its folder."""
+    inspected: dict[Path, tuple[Subject, Path] | _Failed] = {}
+    for row in rows:
+        folder, setup = row.model.folder, row.setup
+        if folder in inspected:
+            continue
+        reference = scratch / f"{len(inspected)}.npz"
+        inspection = Inspection(model=folder, reference=reference, device=setup.device, threads=setup.threads)
+        answer = _ask("inspect", inspection.model_dump_json(), setup)
+        inspected[folder] = (Subject.model_validate_json(answer), reference) if isinstance(answer, str) else answer
+    return inspected
+
+
+@dataclass(frozen=True)
+class _Failed:
+    reason: str
+
+
+def _ask(task: str, job: str, setup: Setup) -> str | _Failed:
+    """Let a fresh process do a task; return what it printed, or why it did not work."""
+    environment = {**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(setup.threads))}
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.timing.process", task],
+        input=job,
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
+    if done.returncode == 0:
+        return done.stdout.strip().splitlines()[-1]
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    return _Failed("\n".join(lines[-_LAST_LINES:]) or f"its process ended with {done.returncode}")
