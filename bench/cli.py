@@ -17,6 +17,7 @@ from bench.commands.new_method import new_method
 from bench.commands.report import report
 from bench.commands.run import run
 from bench.commands.submit import submit
+from bench.commands.time import time
 from bench.commands.weights import app as weights
 from bench.errors import user_errors
 
@@ -64,6 +65,7 @@ def _root(
 
 add_command(app, run, config_file=True)
 add_command(app, evaluate)
+add_command(app, time)
 add_command(app, report)
 add_command(app, compare)
 add_command(app, submit)

@@ -143,6 +143,7 @@ class RunOptions:
         json: Print what --dry-run prints as JSON.
         retry_failed: Run the cells again that failed before.
         time_limit: Seconds after which a cell is given up and fails, such as one whose method hangs.
+        time: Then time one fitted detector of each method, as bench time does by its defaults.
     """
 
     methods: Annotated[tuple[str, ...], Limits(min_length=1), Parsed(_listed), Flag(completions="methods")]
@@ -177,6 +178,7 @@ class RunOptions:
     json: bool = False
     retry_failed: bool = False
     time_limit: Annotated[Annotated[float, Limits(gt=0, allow_inf_nan=False)] | None, Flag(default="none")] = None
+    time: bool = False
 
 
 @dataclass(frozen=True)
@@ -281,7 +283,7 @@ class TimingOptions:
         out: Folder of the models and records; of a run folder, the run folder itself.
     """
 
-    run: Annotated[Folder | None, Flag(argument="[RUN]")] = None
+    run: Annotated[Folder | None, Flag(argument="RUN")] = None
     methods: Annotated[tuple[str, ...], Parsed(_listed), Flag(completions="methods")] = ()
     datasets: Annotated[str, Parsed(_joined), Flag(completions="datasets")] = "demo/gravel"
     data_root: DataRoot = field(default_factory=default_data_root)

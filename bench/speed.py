@@ -1,5 +1,6 @@
 """``bench time``: fit what is to be timed where that is not done yet, time it, and show the rows."""
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -18,6 +19,7 @@ from bench.summary import FAILED, OK
 from bench.timing.job import Setup, Trigger
 from bench.timing.protocols import timing_protocol
 from bench.timing.session import KeptModel, Refused, Row, Timed, models_of_run, time_rows
+from methods.registry import chosen_methods, load_method
 
 INTERRUPTED = 130
 CPU_BUDGET = 60.0
@@ -54,6 +56,16 @@ def time_detectors(options: TimingOptions, console: Console) -> int:
         console.print("[bold]interrupted:[/] what has been timed is recorded", highlight=False)
         return INTERRUPTED
     return FAILED if failed else OK
+
+
+def time_run(options: RunOptions, console: Console) -> int:
+    """Time one detector of each method of a run that has kept its models, by the defaults of ``bench time``.
+
+    Returns:
+        The exit code of ``bench time``.
+    """
+    root = prepare(options).store.root
+    return time_detectors(TimingOptions(run=root, device=options.device), console)
 
 
 def plan_rows(models: Sequence[KeptModel], options: TimingOptions, device: str) -> Iterator[Row]:
@@ -99,44 +111,65 @@ def _check(options: TimingOptions, device: str) -> None:
         raise UsageError("name a run folder whose models are timed, or methods with --methods: one of them")
     if (options.line_rate is None) != (options.deadline_ms is None):
         raise UsageError("a production line has a rate and a deadline: pass --line-rate and --deadline-ms together")
+    if options.run is not None and options.input_size is not None:
+        raise UsageError("--input-size is a matter of the fit: name methods with --methods, not a run folder")
     if device == "cpu" and options.backend in ("cudagraph", "tensorrt"):
         raise UsageError(f"--backend {options.backend} needs a GPU\n  On a CPU: eager, compile, onnxruntime, openvino.")
 
 
 def _fit(options: TimingOptions, root: Path, device: str, console: Console) -> int:
     """Fit the methods in the run folder, as far as that is not done; return how many cannot be fitted."""
-    prepared = prepare(
-        RunOptions(
-            methods=options.methods,
-            datasets=options.datasets,
-            data_root=options.data_root,
-            out=root,
-            device=device,
-            train_scale=options.train_scale,
-            set=options.set,
-            preset=options.preset,
-            weights_dir=options.weights_dir,
-            keep_models=True,
-        )
-    )
-    scenarios = sorted({cell.scenario.id for cell in prepared.plan.cells})
-    if len(scenarios) > 1:
-        raise UsageError(
-            f"--datasets names {len(scenarios)} scenarios; detectors are timed as fitted on one\n"
-            f"  Name one of {', '.join(scenarios)}."
-        )
     console.print(f"run folder: {escape(str(root))}", highlight=False, soft_wrap=True)
-    with locked(root):
-        if prepared.due:
-            display = make_display(console, len(prepared.due))
-            with closing(execute(prepared, command_line())) as events, display:
-                for event in events:
-                    display.show(event)
-        records = prepared.current_records()
-    for record in records:
-        if record.failure is not None:
-            console.print(f"[red]{escape(record.title)} cannot be fitted:[/] {escape(record.failure.reason)}")
-    return sum(record.status == "failed" for record in records)
+    records = []
+    for wanted in _runs(options, root, device):
+        prepared = prepare(wanted)
+        scenarios = sorted({cell.scenario.id for cell in prepared.plan.cells})
+        if len(scenarios) > 1:
+            raise UsageError(
+                f"--datasets names {len(scenarios)} scenarios; detectors are timed as fitted on one\n"
+                f"  Name one of {', '.join(scenarios)}."
+            )
+        with locked(root):
+            if prepared.due:
+                display = make_display(console, len(prepared.due))
+                with closing(execute(prepared, command_line())) as events, display:
+                    for event in events:
+                        display.show(event)
+            records += prepared.current_records()
+    failed = [record for record in records if record.failure is not None]
+    for record in failed:
+        reason = record.failure.reason if record.failure else ""
+        console.print(f"[red]{escape(record.title)} cannot be fitted:[/] {escape(reason)}", soft_wrap=True)
+    return len(failed)
+
+
+def _runs(options: TimingOptions, root: Path, device: str) -> Iterator[RunOptions]:
+    """What is to be fitted: the methods as they are, or those that take any image size in each that is asked for."""
+    plain = RunOptions(
+        methods=options.methods,
+        datasets=options.datasets,
+        data_root=options.data_root,
+        out=root,
+        device=device,
+        train_scale=options.train_scale,
+        set=options.set,
+        preset=options.preset,
+        weights_dir=options.weights_dir,
+        keep_models=True,
+    )
+    if options.input_size is None:
+        yield plain
+        return
+    names = [name for name in chosen_methods(options.methods) if _takes_any_size(name)]
+    if not names:
+        raise UsageError(f"none of {', '.join(options.methods)} has the option image_size, which --input-size sets")
+    for size in options.input_size:
+        sized = {name: {**options.set.get(name, {}), "image_size": size} for name in names}
+        yield dataclasses.replace(plain, methods=tuple(names), set=sized)
+
+
+def _takes_any_size(method: str) -> bool:
+    return any(field.name == "image_size" for field in dataclasses.fields(load_method(method).Config))
 
 
 def _time(rows: Sequence[Row], options: TimingOptions, device: str, out: Path, console: Console) -> int:

@@ -58,6 +58,55 @@ class PublishedSpeed:
     source: str
 
 
+@dataclass(frozen=True)
+class GpuPeak:
+    """What a GPU can do at most.
+
+    Attributes:
+        gpu: Part of the name that the driver gives it.
+        float16_tflops: Dense products of float16 and bfloat16, 10^12 operations per second.
+        tf32_tflops: Of float32 whose factors are rounded to 10 bits.
+        float32_tflops: Of float32.
+        memory_gb_per_s: Bandwidth of its memory.
+        source: Data sheet.
+    """
+
+    gpu: str
+    float16_tflops: float
+    tf32_tflops: float
+    float32_tflops: float
+    memory_gb_per_s: float
+    source: str
+
+    def tflops(self, precision: str, *, tf32: bool) -> float:
+        """10^12 operations per second in a precision, ``fp32``, ``fp16`` or ``bf16``."""
+        if precision != "fp32":
+            return self.float16_tflops
+        return self.tf32_tflops if tf32 else self.float32_tflops
+
+
+def gpu_peak(name: str) -> GpuPeak | None:
+    """What the GPU of a name can do at most; ``None`` where no data sheet is at hand.
+
+    Args:
+        name: As the driver says, such as ``NVIDIA H100 80GB HBM3``.
+
+    Raises:
+        ResultError: The file is damaged.
+    """
+    for row in _rows("gpu_peaks.csv"):
+        if set(row["gpu"].split()) <= set(name.replace("-", " ").split()):
+            return GpuPeak(
+                row["gpu"],
+                _number(row["float16_tflops"], 0, 1e6),
+                _number(row["tf32_tflops"], 0, 1e6),
+                _number(row["float32_tflops"], 0, 1e6),
+                _number(row["memory_gb_per_s"], 0, 1e6),
+                row["source"],
+            )
+    return None
+
+
 def published_accuracies() -> tuple[PublishedAccuracy, ...]:
     """All published accuracies, in the order of the file.
 

@@ -168,4 +168,4 @@ def _default(option: dataclasses.Field[Any], flag: Flag) -> str:
         shown = ",".join(map(str, value))
     else:
         shown = f"{value:g}" if isinstance(value, float) else str(value)
-    return f"Default: {shown}."
+    return f"Default: {shown}." if shown else ""

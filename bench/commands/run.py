@@ -1,6 +1,8 @@
 """``bench run``: run methods on data sets and report."""
 
-from bench.commands.flags import console
+import dataclasses
+
+from bench.commands.flags import INTERRUPTED, console
 from bench.errors import UsageError
 from bench.options import RunOptions
 
@@ -14,4 +16,10 @@ def run(options: RunOptions) -> int:
 
     if options.json and not options.dry_run:
         raise UsageError("--json is the form in which --dry-run prints: pass both\n  Records of a run are JSON anyway.")
-    return execute(options, console())
+    if not options.time:
+        return execute(options, console())
+    from bench.speed import time_run
+
+    options = dataclasses.replace(options, keep_models=True)
+    code = execute(options, console())
+    return code if options.dry_run or code == INTERRUPTED else max(code, time_run(options, console()))

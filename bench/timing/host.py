@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -93,11 +94,11 @@ def watch_host() -> Iterator[HostWatch]:
     )
 
 
-def _busy(times: "psutil._common.scputimes") -> float:  # type: ignore[name-defined]
+def _busy(times: Any) -> float:
     """Seconds in which any CPU of the host did something; a guest's are among the user's."""
     idle = times.idle + getattr(times, "iowait", 0.0) + getattr(times, "steal", 0.0)
     guests = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)
-    return sum(times) - idle - guests
+    return float(sum(times) - idle - guests)
 
 
 def _throttled() -> float | None:

@@ -7,6 +7,9 @@ from pydantic import BaseModel, ConfigDict
 from results.record import Precision
 from results.timing_record import Backend, Mode, ProtocolName, Subject
 
+SESSION_FORMAT = "%Y%m%dT%H%M%SZ"
+"""Of a session's name: the time, in UTC, when its command began."""
+
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -61,7 +64,7 @@ class Job(_Strict):
         process: Index of this process among those of its row.
         processes: How many there are to be.
         order: Position in the random order of this session's processes.
-        session: What the processes of one command have in common.
+        session: What the processes of one command have in common, in ``SESSION_FORMAT``.
         command: The command line.
         out: Folder of the machine's file.
     """

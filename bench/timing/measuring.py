@@ -3,15 +3,12 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
 from bench.timing.clocks import Clock, Reading
-from bench.timing.sampling import SamplingRules
-from results.timing_record import Sampling
+from bench.timing.sampling import SamplingRules, StopReason
+from results.timing_store import Samples
 
 
 @dataclass(frozen=True)
@@ -30,24 +27,38 @@ class Measurement:
     warm_up: int
     warm_up_seconds: float
     seconds: float
-    stop_reason: str
+    stop_reason: StopReason
 
-    def samples(self) -> dict[str, NDArray[np.float64]]:
-        """Milliseconds of each pass, by clock; only of clocks that there are."""
-        columns = {
-            "wall_ms": [reading.wall for reading in self.readings],
-            "cpu_ms": [reading.cpu for reading in self.readings],
-            "event_ms": [reading.event for reading in self.readings],
-            "enqueue_ms": [reading.enqueue for reading in self.readings],
-        }
-        return {name: np.array(values, float) for name, values in columns.items() if None not in values}
+    def samples(self) -> Samples:
+        """Milliseconds of each pass, by clock."""
+        events = [reading.event for reading in self.readings if reading.event is not None]
+        enqueued = [reading.enqueue for reading in self.readings if reading.enqueue is not None]
+        return Samples(
+            wall_ms=np.array([reading.wall for reading in self.readings]),
+            cpu_ms=np.array([reading.cpu for reading in self.readings]),
+            event_ms=np.array(events) if events else None,
+            enqueue_ms=np.array(enqueued) if enqueued else None,
+        )
 
 
-def measure(run: Callable[[], object], clock: Clock, rules: SamplingRules) -> Measurement:
+def measure(
+    run: Callable[[], object], clock: Clock, rules: SamplingRules, now: Callable[[], float] = time.perf_counter
+) -> Measurement:
     """Warm up, then time passes until the rules are content.
 
     Args:
-        run: The next pass.
+        run: Does the next pass.
         clock: What times one.
         rules: When the warm-up ends, and when the samples do.
+        now: Seconds, monotonic.
     """
+    start, walls = now(), [clock.time(run).wall]
+    while not rules.is_warm(walls, now() - start):
+        walls.append(clock.time(run).wall)
+    warm_up, warm_up_seconds = len(walls), now() - start
+    start, readings = now(), [clock.time(run)]
+    walls = [readings[0].wall]
+    while (reason := rules.stops(walls, now() - start)) is None:
+        readings.append(clock.time(run))
+        walls.append(readings[-1].wall)
+    return Measurement(tuple(readings), warm_up, warm_up_seconds, now() - start, reason)

@@ -24,6 +24,7 @@ class Passes:
         non_blocking: Whether the host goes on while images are transferred.
 
     Attributes:
+        first: The first batch, in host memory.
         output: Maps and scores of the latest pass.
     """
 
@@ -33,6 +34,7 @@ class Passes:
         ready = [batch.to(device) for batch in batches] if region == "on device" else batches
         self._run, self._device, self._non_blocking = run, device, non_blocking
         self._to_host = region == "host to host"
+        self.first = batches[0]
         self._batches = cycle(ready)
         self.output: tuple[Tensor, Tensor] | None = None
 

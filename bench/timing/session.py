@@ -17,7 +17,7 @@ from pathlib import Path
 
 from bench.errors import DataError
 from bench.models import ModelDescription, kept_models, read_description
-from bench.timing.job import Inspection, Job, Setup, Trigger
+from bench.timing.job import SESSION_FORMAT, Inspection, Job, Setup, Trigger
 from results.timing_record import Subject, TimingRecord
 
 _LAST_LINES = 12
@@ -112,18 +112,18 @@ def time_rows(
         out: Folder of the records.
         command: What the records say has made them.
     """
-    session = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    session = datetime.now(UTC).strftime(SESSION_FORMAT)
     draw = random.Random(session)
     order = 0
     with tempfile.TemporaryDirectory(prefix="bench-timing-") as scratch:
         inspected = _inspect(rows, Path(scratch))
-        due = []
+        due: list[tuple[Row, Subject, Path]] = []
         for row in rows:
-            subject = inspected[row.model.folder]
-            if isinstance(subject, _Failed):
-                yield Refused(row, subject.reason)
+            known = inspected[row.model.folder]
+            if isinstance(known, _Failed):
+                yield Refused(row, known.reason)
             else:
-                due.append((row, *subject))
+                due.append((row, *known))
         for process in range(processes):
             for row, subject, reference in draw.sample(due, len(due)):
                 job = Job(

@@ -1,0 +1,142 @@
+"""One timing process: it does one job, which it reads from standard input, and ends.
+
+``python -m bench.timing.process time`` times a detector, appends its record to the machine's file and prints it;
+``inspect`` prints what a detector is and costs.
+"""
+
+import sys
+from datetime import UTC, datetime
+
+import torch
+
+from bench.cell import tensor_float_32
+from bench.errors import user_errors
+from bench.machine.devices import Slot
+from bench.timing.clocks import make_clock
+from bench.timing.gpu import describe_gpu
+from bench.timing.host import describe_machine, watch_host
+from bench.timing.inspection import inspect, read_reference
+from bench.timing.job import SESSION_FORMAT, Inspection, Job
+from bench.timing.measuring import Measurement, measure
+from bench.timing.observing import (
+    clock_step_ns,
+    compilations,
+    digest,
+    maps_of_references,
+    network_types,
+    peak_memory,
+    tensors_on_cpu,
+    watch_device,
+)
+from bench.timing.protocols import TimingProtocol, timing_protocol
+from bench.timing.sampling import SamplingRules
+from bench.timing.statistics import distribution, throughput
+from bench.timing.subject import ReadyDetector, prepare
+from bench.timing.verdicts import Observation, judge
+from results.published import gpu_peak
+from results.timing_record import Sampling, TimingRecord
+from results.timing_store import append_timing, timing_file_name, write_samples
+
+
+def main() -> None:
+    """Do the task that the command line names with the job on standard input."""
+    task, job = sys.argv[1], sys.stdin.read()
+    try:
+        if task == "inspect":
+            answer = inspect(Inspection.model_validate_json(job)).model_dump_json()
+        else:
+            answer = time_job(Job.model_validate_json(job)).model_dump_json()
+    except Exception as error:
+        if not isinstance(error, user_errors()):
+            raise
+        sys.exit(str(error))
+    sys.stdout.write(answer + "\n")
+
+
+def time_job(job: Job) -> TimingRecord:
+    """Time one detector in one setup, judge what was measured, and record it.
+
+    Raises:
+        BenchError: The setup is impossible here, or the model is damaged.
+        MethodError: The method cannot use the model.
+        ResultError: The record cannot be written.
+    """
+    torch.set_num_threads(job.setup.threads)
+    device = torch.device(job.setup.device)
+    protocol = timing_protocol(job.setup.protocol).on(job.setup.device)
+    gpu, identity = describe_gpu(device) if device.type == "cuda" else (None, "")
+    machine = describe_machine(Slot(0, job.setup.device, job.setup.threads), gpu, identity)
+    with torch.inference_mode(), tensor_float_32(False):
+        ready = prepare(job, protocol)
+        compiled = compilations()
+        with watch_device(device) as gpu_watch, watch_host() as host_watch:
+            measured = measure(ready.passes, make_clock(device), SamplingRules(protocol, job.time_budget))
+        recompiled = compilations() - compiled
+        memory = peak_memory(ready.passes, device)
+        maps, images = maps_of_references(ready.run, ready.passes.first, device)
+    samples = measured.samples()
+    assert host_watch.state is not None
+    seen = Observation(
+        subject=job.subject,
+        setting=ready.setting,
+        wall=samples.wall_ms,
+        event=samples.event_ms,
+        wanted=protocol.passes,
+        resolution_ns=clock_step_ns(),
+        host=host_watch.state,
+        gpu=gpu_watch.state,
+        peak=gpu_peak(gpu.name) if gpu is not None else None,
+        maps=maps,
+        reference=read_reference(job.reference),
+        inputs=images,
+        on_cpu=tensors_on_cpu(ready.module) if gpu is not None else (),
+        precisions=network_types(ready.module),
+        recompiled=recompiled,
+    )
+    started = datetime.strptime(job.session, SESSION_FORMAT).replace(tzinfo=UTC)
+    file = job.out / timing_file_name(machine.id, started, machine.git_commit)
+    name = f"{file.stem}/{job.order:04d}.npz"
+    record = TimingRecord(
+        session=job.session,
+        created=datetime.now(UTC),
+        command=job.command,
+        subject=job.subject,
+        setting=ready.setting,
+        machine=machine,
+        host_state=host_watch.state,
+        gpu_state=gpu_watch.state,
+        sampling=_sampling(job, protocol, ready, measured),
+        wall=distribution(samples.wall_ms),
+        cpu=distribution(samples.cpu_ms),
+        event=None if samples.event_ms is None else distribution(samples.event_ms),
+        enqueue=None if samples.enqueue_ms is None else distribution(samples.enqueue_ms),
+        throughput=throughput(job.setup.batch, seen.milliseconds),
+        memory=memory,
+        output_sha256=digest(maps),
+        verdict=judge(seen),
+        samples=name,
+    )
+    write_samples(job.out / name, samples)
+    append_timing(file, record)
+    return record
+
+
+def _sampling(job: Job, protocol: TimingProtocol, ready: ReadyDetector, measured: Measurement) -> Sampling:
+    return Sampling(
+        warm_up=measured.warm_up,
+        warm_up_seconds=measured.warm_up_seconds,
+        count=len(measured.readings),
+        wanted=protocol.passes,
+        seconds=measured.seconds,
+        stop_reason=measured.stop_reason,
+        process=job.process,
+        processes=job.processes,
+        order=job.order,
+        cold_start_ms=ready.cold_start_ms,
+        load_ms=ready.load_ms,
+        compile_ms=ready.compile_ms,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""Statistics of passes: order statistics that their number supports, and what tells that they are not alike."""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from results.timing_record import Distribution
+
+Samples = NDArray[np.float64]
+
+CONFIDENCE = 0.99
+OUTLIER_DEVIATIONS = 14.826
+"""Median absolute deviations from the median: ten standard deviations of a normal distribution."""
+BLOCK = 50
+"""Passes that are resampled together: those next to each other are alike."""
+RESAMPLES = 400
+
+
+def distribution(milliseconds: Samples) -> Distribution:
+    """Sum up the passes of one process.
+
+    Args:
+        milliseconds: Of each pass, at least one.
+
+    Returns:
+        Percentiles are order statistics, never interpolated; one that so few samples cannot bound at 99 % confidence
+        without taking the slowest pass is ``None``.
+    """
+    ordered = np.sort(milliseconds)
+    median = float(np.median(ordered))
+    spread = float(np.median(np.abs(ordered - median)))
+    return Distribution(
+        mean=float(ordered.mean()),
+        deviation=float(ordered.std(ddof=1)) if len(ordered) > 1 else None,
+        least=float(ordered[0]),
+        greatest=float(ordered[-1]),
+        p50=median,
+        p90=percentile(ordered, 0.9),
+        p95=percentile(ordered, 0.95),
+        p99=percentile(ordered, 0.99),
+        p999=percentile(ordered, 0.999),
+        p90_bound=percentile_bound(ordered, 0.9),
+        p99_bound=percentile_bound(ordered, 0.99),
+        outliers=int((np.abs(ordered - median) > OUTLIER_DEVIATIONS * spread).sum()) if spread else 0,
+    )
+
+
+def percentile(ordered: Samples, share: float) -> float | None:
+    """The smallest sample that ``share`` of them do not exceed; ``None`` where :func:`bound_rank` is."""
+    if bound_rank(len(ordered), share) is None:
+        return None
+    return float(ordered[math.ceil(share * len(ordered)) - 1])
+
+
+def percentile_bound(ordered: Samples, share: float) -> float | None:
+    """A value that the percentile of the distribution itself does not exceed, at 99 % confidence."""
+    rank = bound_rank(len(ordered), share)
+    return None if rank is None else float(ordered[rank - 1])
+
+
+def bound_rank(count: int, share: float) -> int | None:
+    """Which of ``count`` samples in order, from 1, bounds a percentile from above at 99 % confidence.
+
+    So many samples exceed the percentile as a binomial distribution says. As in MLPerf's load generator (early
+    stopping), at least one sample has to lie above the bound.
+
+    Returns:
+        ``None`` where there are too few samples: 64 are needed for the 90th percentile, 662 for the 99th.
+    """
+    exceeding = int(stats.binom.ppf(1 - CONFIDENCE, count, 1 - share))
+    # ppf is the least k with P(E <= k) >= 1 %; so many exceed it with 99 %, unless P(E < k) is already over that.
+    while exceeding > 0 and stats.binom.sf(exceeding - 1, count, 1 - share) < CONFIDENCE:
+        exceeding -= 1
+    return count - exceeding + 1 if exceeding >= 2 else None
+
+
+def median_half_width(milliseconds: Samples, seed: int = 0) -> float:
+    """Half the width of the median's 95 % interval as a share of it, by resampling blocks of passes.
+
+    Args:
+        milliseconds: Of each pass, in order; at least two blocks.
+        seed: Of the resampling.
+    """
+    count = len(milliseconds)
+    blocks = np.lib.stride_tricks.sliding_window_view(milliseconds, BLOCK)
+    draws = np.random.default_rng(seed).integers(0, len(blocks), (RESAMPLES, -(-count // BLOCK)))
+    medians = np.median(blocks[draws].reshape(RESAMPLES, -1)[:, :count], axis=1)
+    low, high = np.quantile(medians, [0.025, 0.975])
+    return float((high - low) / 2 / np.median(milliseconds))
+
+
+def drift(milliseconds: Samples) -> float | None:
+    """How much the median of the last quarter exceeds that of the first, as a share; ``None`` of fewer than 40."""
+    if len(milliseconds) < 40:
+        return None
+    quarter = len(milliseconds) // 4
+    return float(np.median(milliseconds[-quarter:]) / np.median(milliseconds[:quarter]) - 1)
+
+
+def spread(milliseconds: Samples) -> float | None:
+    """Ratio of the 90th to the 10th percentile; ``None`` of fewer than ten passes."""
+    if len(milliseconds) < 10:
+        return None
+    low, high = np.quantile(milliseconds, [0.1, 0.9], method="inverted_cdf")
+    return float(high / low) if low > 0 else math.inf
+
+
+def throughput(batch: int, milliseconds: Samples) -> float:
+    """Images per second: ``batch × passes`` divided by the sum of all passes (16 000 / sum of 1000 of 16)."""
+    return float(batch * len(milliseconds) / (milliseconds.sum() / 1e3))
+
+
+def joules_per_image(start_mj: int, end_mj: int, seconds: float, idle_watts: float, images: int) -> float:
+    """Energy of the board per image, without what it takes when idle, from two readings of its counter in mJ."""
+    return ((end_mj - start_mj) / 1e3 - idle_watts * seconds) / images
