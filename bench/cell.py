@@ -25,7 +25,7 @@ from bench.models import FitFacts, load_detector, read_description
 from bench.protocol import PROTOCOL
 from bench.scoring import AnomalyMaps, Evaluation, evaluate, read_and_check, score
 from bench.thresholding import NONE_HELD_OUT, Calibration, Uncalibrated
-from methods.common.precision import check_precision, set_precision
+from methods.common.precision import check_precision, set_precision, tensor_float_32
 from methods.common.seeding import reproducible
 from methods.detector import Detector, FitContext, ImageSet, Prediction, Progress
 from methods.errors import MethodError, WeightsError
@@ -307,18 +307,6 @@ def _check(prediction: Prediction, title: str, names: Sequence[str]) -> None:
             f"{title} gives NaN or infinite anomaly scores, first for {names[int((~finite).nonzero()[0])]}: training "
             "diverged, or the method cannot take such an image"
         )
-
-
-@contextmanager
-def tensor_float_32(allowed: bool) -> Iterator[None]:
-    """Let GPUs round the factors of float32 products to TF32, or not, for a while; PyTorch's own defaults differ."""
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matmul.allow_tf32, cudnn.allow_tf32
-    matmul.allow_tf32 = cudnn.allow_tf32 = allowed
-    try:
-        yield
-    finally:
-        matmul.allow_tf32, cudnn.allow_tf32 = before
 
 
 def training_images(

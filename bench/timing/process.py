@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 
 import torch
 
-from bench.cell import tensor_float_32
 from bench.errors import user_errors
 from bench.machine.devices import Slot
 from bench.timing.clocks import make_clock
@@ -33,6 +32,7 @@ from bench.timing.sampling import SamplingRules
 from bench.timing.statistics import distribution, throughput
 from bench.timing.subject import ReadyDetector, prepare
 from bench.timing.verdicts import Observation, judge
+from methods.common.precision import tensor_float_32
 from results.published import gpu_peak
 from results.timing_record import Sampling, TimingRecord
 from results.timing_store import append_timing, timing_file_name, write_samples

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from results.timing_record import Distribution
 
@@ -69,10 +69,9 @@ def bound_rank(count: int, share: float) -> int | None:
     Returns:
         ``None`` where there are too few samples: 64 are needed for the 90th percentile, 662 for the 99th.
     """
-    exceeding = int(stats.binom.ppf(1 - CONFIDENCE, count, 1 - share))
-    # ppf is the least k with P(E <= k) >= 1 %; so many exceed it with 99 %, unless P(E < k) is already over that.
-    while exceeding > 0 and stats.binom.sf(exceeding - 1, count, 1 - share) < CONFIDENCE:
-        exceeding -= 1
+    counts = np.arange(1, count)
+    # The chance that at least so many exceed the percentile falls with their number.
+    exceeding = int((special.bdtrc(counts - 1, count, 1 - share) >= CONFIDENCE).sum())
     return count - exceeding + 1 if exceeding >= 2 else None
 
 

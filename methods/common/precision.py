@@ -5,8 +5,8 @@ Appendix E, times its networks so).
 """
 
 import re
-from collections.abc import Collection, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -49,6 +49,18 @@ def run_network(network: nn.Module, inputs: Tensor | Sequence[Tensor]) -> Any:
 def autocast(device: torch.device, precision: TrainingPrecision) -> AbstractContextManager[object]:
     """Run networks in ``precision`` while they are trained."""
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
+
+
+@contextmanager
+def tensor_float_32(allowed: bool) -> Iterator[None]:
+    """Let GPUs round the factors of float32 products to TF32, or not, for a while; PyTorch's own defaults differ."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    matmul.allow_tf32 = cudnn.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32 = before
 
 
 CPU_INSTRUCTIONS: dict[Precision, frozenset[str]] = {

@@ -1,0 +1,93 @@
+"""When the warm-up ends and when there are enough samples, by injected clocks."""
+
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from bench.errors import UsageError
+from bench.timing.clocks import HostClock
+from bench.timing.measuring import Measurement, measure
+from bench.timing.protocols import PROTOCOLS, timing_protocol
+from bench.timing.sampling import SamplingRules
+
+
+def run(name: str, pass_ms: Callable[[int], float], time_budget: float | None = None) -> Measurement:
+    """Measure passes that take what they are told to."""
+    time_ns, number = [0], itertools.count()
+
+    def one() -> None:
+        time_ns[0] += round(1e6 * pass_ms(next(number)))
+
+    clock = HostClock(lambda: time_ns[0], lambda: 2 * time_ns[0])
+    rules = SamplingRules(timing_protocol(name), time_budget)
+    return measure(one, clock, rules, lambda: time_ns[0] / 1e9)
+
+
+@pytest.mark.parametrize("name", ["paper", "mvtec_ad2"])
+def test_the_paper_takes_1000_passes_after_1000(name: str) -> None:
+    measured = run(name, lambda number: 5.0 if number < 1000 else 2.0)
+    assert (measured.warm_up, len(measured.readings), measured.stop_reason) == (1000, 1000, "count")
+    assert measured.warm_up_seconds == pytest.approx(5)
+    assert measured.seconds == pytest.approx(2)
+    samples = measured.samples()
+    assert set(samples.wall_ms) == {2.0}
+    assert set(samples.cpu_ms) == {4.0}
+    assert samples.event_ms is None
+
+
+def test_a_time_budget_ends_both_and_a_third_of_it_is_warm_up() -> None:
+    measured = run("paper", lambda _: 100.0, time_budget=9.0)
+    assert measured.stop_reason == "time budget"
+    assert measured.warm_up_seconds == pytest.approx(3, abs=0.1)
+    assert measured.seconds == pytest.approx(6, abs=0.1)
+
+
+def test_a_budget_of_less_than_a_pass_leaves_three_samples() -> None:
+    measured = run("paper", lambda _: 5000.0, time_budget=1.0)
+    assert (measured.warm_up, len(measured.readings)) == (1, 3)
+
+
+def test_an_adaptive_warm_up_waits_for_time_and_for_medians_that_stand_still() -> None:
+    quick = run("rigorous", lambda _: 0.5)
+    assert quick.warm_up_seconds >= 2
+    # Clocks rise until pass 3000.
+    rising = run("rigorous", lambda number: 4.0 - number / 1500 if number < 3000 else 2.0)
+    assert 3000 <= rising.warm_up < 4500
+
+
+def test_an_adaptive_protocol_stops_when_it_knows_or_when_it_will_not() -> None:
+    still = run("rigorous", lambda _: 3.0)
+    assert (len(still.readings), still.stop_reason) == (1000, "precise")
+    noise = np.random.default_rng(0).lognormal(0, 1.5, 200_000)
+    wild = run("rigorous", lambda number: float(3 * noise[number]))
+    assert wild.stop_reason == "noise"
+    assert wild.seconds == pytest.approx(60, abs=1)
+
+
+def test_protocols_are_those_of_their_sources() -> None:
+    paper, owners = timing_protocol("paper"), timing_protocol("mvtec_ad2")
+    assert (paper.batches, paper.precision, paper.input_dtype, paper.region) == (
+        (1, 16),
+        "fp16",
+        "float16",
+        "host to device",
+    )
+    assert not paper.pinned
+    assert not paper.non_blocking
+    assert (owners.batches, owners.precision, owners.region) == ((1,), "fp32", "host to host")
+    assert all(protocol.processes == 5 for protocol in PROTOCOLS.values())
+
+
+@pytest.mark.parametrize("name", list(PROTOCOLS))
+def test_a_cpu_runs_float32_and_transfers_nothing(name: str) -> None:
+    here = timing_protocol(name).on("cpu")
+    assert (here.precision, here.pinned, here.non_blocking) == ("fp32", False, False)
+    assert here.input_dtype != "float16"
+    assert timing_protocol(name).on("cuda:0") is timing_protocol(name)
+
+
+def test_an_unknown_protocol_is_named_with_those_that_exist() -> None:
+    with pytest.raises(UsageError, match="unknown timing protocol 'papr'; did you mean 'paper'"):
+        timing_protocol("papr")

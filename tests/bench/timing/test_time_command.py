@@ -1,0 +1,174 @@
+"""``bench time`` from end to end, on detectors as small as can be."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from cli_support import Command
+
+from bench.commands.run import run
+from bench.options import RunOptions
+from bench.timing import protocols
+from results.timing_record import TimingRecord
+from results.timing_store import read_samples, read_timings
+
+TINY = Path(__file__).parents[1] / "plugin" / "tiny_detectors.py"
+FAULTY = '''
+"""A detector that dies, or fails, when it is told to."""
+
+import os
+from tiny_detectors import Tiny, TinyConfig, TinyModule
+
+
+class FaultyModule(TinyModule):
+    def forward(self, images):
+        fault = os.environ.get("TIMING_FAULT")
+        if fault == "killed":
+            os.kill(os.getpid(), 9)
+        if fault == "raises" and len(images) == 2:
+            raise ZeroDivisionError("two is too many")
+        maps, scores = super().forward(images)
+        if fault == "zeros":
+            maps = maps * 0
+        return maps, scores
+
+
+class Faulty(Tiny):
+    title = "Faulty"
+    Module = FaultyModule
+'''
+
+
+def timings(root: Path) -> list[TimingRecord]:
+    found = read_timings([root])
+    assert found.notes == ()
+    return list(found.records)
+
+
+@pytest.fixture
+def kept(bench: Command, data_root: Path, tmp_path: Path) -> Path:
+    """A run folder with two models of one method and one of another configuration."""
+    done = bench(
+        *("run", "--methods", "tiny", "--datasets", "parts", "--data-root", data_root, "--out", "kept"),
+        *("--seeds", "0,1", "--keep-models"),
+    )
+    assert done.returncode == 0, done.stderr
+    return tmp_path / "kept"
+
+
+QUICK = ("--time-budget", 0.3, "--processes", 2)
+
+
+@pytest.mark.slow
+def test_methods_are_fitted_and_each_row_is_timed_in_processes_of_its_own(
+    bench: Command, data_root: Path, tmp_path: Path
+) -> None:
+    done = bench(
+        *("time", "--methods", "tiny", "--datasets", "parts/bolt", "--data-root", data_root, "--out", "out"),
+        *("--batch", "1,2", "--device", "cpu", *QUICK),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert 'GPU columns are blank ("–"), not estimated' in done.stdout
+    records = timings(tmp_path / "out")
+    assert len(records) == 4
+    assert sorted(record.sampling.order for record in records) == list(range(4))
+    rows = {batch: [record for record in records if record.setting.batch == batch] for batch in (1, 2)}
+    for batch, processes in rows.items():
+        assert [record.sampling.process for record in processes] == [0, 1]
+        # Interleaved: no row ends before another has begun.
+        assert {record.sampling.order // 2 for record in processes} == {0, 1}
+        for record in processes:
+            samples = read_samples(tmp_path / "out" / "timing" / record.samples)
+            assert len(samples.wall_ms) == record.sampling.count >= 3
+            assert record.throughput == pytest.approx(batch * len(samples.wall_ms) / samples.wall_ms.sum() * 1e3)
+            assert record.event is None
+            assert record.setting.precision == "fp32"
+            assert record.output_sha256 == records[0].output_sha256
+    first = records[0]
+    assert (first.subject.method, first.subject.scenario, first.subject.training_steps) == ("tiny", "parts/bolt", 1)
+    assert first.subject.flops == 2 * 32 * 32 * 3
+    assert first.machine.gpu is None
+
+
+@pytest.mark.slow
+def test_the_models_of_a_run_are_timed_one_of_each_configuration(bench: Command, kept: Path) -> None:
+    done = bench("time", "kept", "--batch", "1", *QUICK)
+    assert done.returncode == 0, done.stdout + done.stderr
+    records = timings(kept)
+    assert len(records) == 2
+    described = json.loads(next(kept.glob("cells/tiny-parts-bolt-s0-*/model.json")).read_text())
+    assert {record.subject.model_sha256 for record in records} == {described["sha256"]}
+    again = bench("time", "kept", "--batch", "1", "--time-budget", 0.3, "--processes", 1)
+    assert again.returncode == 0
+    assert len(timings(kept)) == 3, "nothing that was measured is lost"
+
+
+@pytest.mark.slow
+def test_a_row_that_cannot_be_timed_costs_no_other(bench: Command, data_root: Path, tmp_path: Path) -> None:
+    (tmp_path / "faulty.py").write_text(FAULTY)
+    (tmp_path / "tiny_detectors.py").write_text(TINY.read_text())
+    fit = ("--datasets", "parts/bolt", "--data-root", data_root, "--out", "out", "--keep-models")
+    done = bench("run", "--methods", "faulty.py:Faulty,tiny", *fit)
+    assert done.returncode == 0, done.stdout + done.stderr
+    once = ("--batch", "1,2", "--time-budget", 0.3, "--processes", 1)
+
+    done = bench("time", "out", *once, TIMING_FAULT="raises")
+    assert done.returncode == 3
+    assert "two is too many" in done.stdout
+    timed = [(record.subject.title, record.setting.batch) for record in timings(tmp_path / "out")]
+    assert sorted(timed) == [("Faulty", 1), ("Tiny", 1), ("Tiny", 2)]
+
+    done = bench("time", "out", *once, TIMING_FAULT="killed")
+    assert done.returncode == 3
+    assert "its process ended with -9" in done.stdout
+    assert len(timings(tmp_path / "out")) == 5
+
+    done = bench("time", "out", *once, TIMING_FAULT="zeros")
+    assert done.returncode == 0
+    for record in timings(tmp_path / "out")[5:]:
+        constant = "a map is constant" in [reason.text for reason in record.verdict.reasons]
+        assert constant == (record.subject.title == "Faulty")
+        assert record.verdict.status == "INVALID" or not constant
+
+
+@pytest.mark.slow
+def test_a_run_times_what_it_has_fitted(
+    plugin: Path, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(plugin))
+    monkeypatch.setenv("PYTHONPATH", str(plugin))
+    quick = dataclasses.replace(protocols.PROTOCOLS["paper"], batches=(2,), processes=1)
+    monkeypatch.setattr(protocols, "PROTOCOLS", {"paper": quick})
+    options = RunOptions(
+        methods=("tiny",), datasets="parts/bolt", data_root=data_root, out=tmp_path / "out", device="cpu", time=True
+    )
+    assert run(options) == 0
+    (record,) = timings(tmp_path / "out")
+    assert (record.subject.method, record.setting.batch) == ("tiny", 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "name a run folder whose models are timed, or methods with --methods: one of them"),
+        (["out", "--methods", "tiny"], "one of them"),
+        (["nowhere"], "no fitted detector is kept in nowhere"),
+        (["out", "--input-size", "64"], "--input-size is a matter of the fit"),
+        (["--methods", "tiny", "--line-rate", "10"], "pass --line-rate and --deadline-ms together"),
+        (["--methods", "tiny", "--backend", "cudagraph"], "--backend cudagraph needs a GPU"),
+        (["--methods", "tiny", "--batch", "0"], "--batch does not take"),
+        (["--methods", "tiny", "--input-size", "1x2x3"], "--input-size does not take"),
+        (["--methods", "tiny", "--protocol", "fast"], "--protocol does not take"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(bench: Command, arguments: list[str], said: str) -> None:
+    done = bench("time", *arguments, "--device", "cpu")
+    assert done.returncode == 2
+    assert said in done.stderr
+
+
+def test_without_a_gpu_nothing_is_timed_where_one_is_required(bench: Command) -> None:
+    done = bench("time", "--methods", "tiny", "--device", "cpu", "--require-gpu")
+    assert done.returncode == 3
+    assert "no CUDA device: nothing was timed" in done.stdout
