@@ -5,17 +5,19 @@
 """
 
 import sys
+import time
 from datetime import UTC, datetime
 
 import torch
 
 from bench.errors import user_errors
 from bench.machine.devices import Slot
-from bench.timing.clocks import make_clock
+from bench.timing.clocks import Clock, make_clock
 from bench.timing.gpu import describe_gpu
 from bench.timing.host import describe_machine, watch_host
-from bench.timing.inspection import inspect, read_reference
-from bench.timing.job import SESSION_FORMAT, Inspection, Job
+from bench.timing.inspection import SEED, inspect, read_reference
+from bench.timing.job import SESSION_FORMAT, Inspection, Job, Trigger
+from bench.timing.line import describe_line, replay, trigger_times, wait_until
 from bench.timing.measuring import Measurement, measure
 from bench.timing.observing import (
     clock_step_ns,
@@ -28,13 +30,13 @@ from bench.timing.observing import (
     watch_device,
 )
 from bench.timing.protocols import TimingProtocol, timing_protocol
-from bench.timing.sampling import SamplingRules
+from bench.timing.sampling import FEWEST, SamplingRules
 from bench.timing.statistics import distribution, throughput
 from bench.timing.subject import ReadyDetector, prepare
 from bench.timing.verdicts import Observation, judge
 from methods.common.precision import tensor_float_32
 from results.published import gpu_peak
-from results.timing_record import Sampling, TimingRecord
+from results.timing_record import Line, Sampling, TimingRecord
 from results.timing_store import append_timing, timing_file_name, write_samples
 
 
@@ -70,7 +72,11 @@ def time_job(job: Job) -> TimingRecord:
         ready = prepare(job, protocol)
         compiled = compilations()
         with watch_device(device) as gpu_watch, watch_host() as host_watch:
-            measured = measure(ready.passes, make_clock(device), SamplingRules(protocol, job.time_budget))
+            clock = make_clock(device)
+            # A line is timed after its passes alone, in the same time.
+            budget = job.time_budget if job.line is None or job.time_budget is None else job.time_budget / 2
+            measured = measure(ready.passes, clock, SamplingRules(protocol, budget))
+            line = None if job.line is None else _line(job.line, ready, clock, protocol.passes, budget)
         recompiled = compilations() - compiled
         memory = peak_memory(ready.passes, device)
         maps, images = maps_of_references(ready.run, ready.passes.first, device)
@@ -111,6 +117,7 @@ def time_job(job: Job) -> TimingRecord:
         event=None if samples.event_ms is None else distribution(samples.event_ms),
         enqueue=None if samples.enqueue_ms is None else distribution(samples.enqueue_ms),
         throughput=throughput(job.setup.batch, seen.milliseconds),
+        line=line,
         memory=memory,
         output_sha256=digest(maps),
         verdict=judge(seen),
@@ -119,6 +126,15 @@ def time_job(job: Job) -> TimingRecord:
     write_samples(job.out / name, samples)
     append_timing(file, record)
     return record
+
+
+def _line(trigger: Trigger, ready: ReadyDetector, clock: Clock, count: int, budget: float | None) -> Line:
+    """Let a camera trigger ``count`` times, or as often as it does in the time budget."""
+    if budget is not None:
+        count = max(FEWEST, min(count, round(budget * trigger.rate)))
+    triggers = trigger_times(trigger.rate, count, trigger.jitter, SEED)
+    served, service = replay(triggers, lambda: clock.time(ready.passes), time.perf_counter, wait_until)
+    return describe_line(served, service, trigger.rate, trigger.deadline_ms, trigger.jitter)
 
 
 def _sampling(job: Job, protocol: TimingProtocol, ready: ReadyDetector, measured: Measurement) -> Sampling:

@@ -105,6 +105,20 @@ def test_the_models_of_a_run_are_timed_one_of_each_configuration(bench: Command,
 
 
 @pytest.mark.slow
+def test_a_line_is_timed_by_its_triggers(bench: Command, kept: Path) -> None:
+    line = ("--line-rate", 50, "--deadline-ms", 10_000, "--jitter", 0.5)
+    done = bench("time", "kept", *line, "--time-budget", 1, "--processes", 1)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (record,) = timings(kept)
+    assert (record.setting.mode, record.setting.batch) == ("line", 1)
+    assert record.line is not None
+    assert (record.line.rate, record.line.arrivals, record.line.triggers) == (50, "jitter", 25)
+    assert record.line.missed == 0
+    assert record.line.miss_bound == pytest.approx(1 - 0.05 ** (1 / 25))
+    assert record.line.sustainable_rate is None, "25 triggers show no miss in 10,000"
+
+
+@pytest.mark.slow
 def test_a_row_that_cannot_be_timed_costs_no_other(bench: Command, data_root: Path, tmp_path: Path) -> None:
     (tmp_path / "faulty.py").write_text(FAULTY)
     (tmp_path / "tiny_detectors.py").write_text(TINY.read_text())
