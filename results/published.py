@@ -58,6 +58,52 @@ class PublishedSpeed:
     source: str
 
 
+@dataclass(frozen=True)
+class PublishedLatency:
+    """One method's latency on one GPU.
+
+    Attributes:
+        method: Name in the registry.
+        title: As tables print it.
+        device: The GPU.
+        latency_ms: Milliseconds per image at batch size 1.
+        precision: Of the networks.
+        source: Paper and table.
+    """
+
+    method: str
+    title: str
+    device: str
+    latency_ms: float
+    precision: str
+    source: str
+
+
+@dataclass(frozen=True)
+class PublishedEfficiency:
+    """What one method needs to process one image.
+
+    Attributes:
+        method: Name in the registry.
+        title: As tables print it.
+        parameters: Millions, of the networks.
+        memory_bank: Millions of values in a memory bank; 0 without one.
+        flops: Billions of floating-point operations, without the search in a memory bank.
+        memory_mb: Peak of reserved GPU memory in 10^6 bytes, without what the search takes.
+        device: The GPU.
+        source: Paper and table.
+    """
+
+    method: str
+    title: str
+    parameters: float
+    memory_bank: float
+    flops: float
+    memory_mb: float
+    device: str
+    source: str
+
+
 def published_accuracies() -> tuple[PublishedAccuracy, ...]:
     """All published accuracies, in the order of the file.
 
@@ -94,6 +140,46 @@ def published_speeds() -> tuple[PublishedSpeed, ...]:
             row["source"],
         )
         for row in _rows("efficientad_speed.csv")
+    )
+
+
+def published_latencies() -> tuple[PublishedLatency, ...]:
+    """All published latencies by GPU, in the order of the file.
+
+    Raises:
+        ResultError: The file is damaged.
+    """
+    return tuple(
+        PublishedLatency(
+            row["method"],
+            row["title"],
+            row["device"],
+            _number(row["latency_ms"], 0, 1e6),
+            row["precision"],
+            row["source"],
+        )
+        for row in _rows("efficientad_gpu_latency.csv")
+    )
+
+
+def published_efficiencies() -> tuple[PublishedEfficiency, ...]:
+    """All published costs of one image, in the order of the file.
+
+    Raises:
+        ResultError: The file is damaged.
+    """
+    return tuple(
+        PublishedEfficiency(
+            row["method"],
+            row["title"],
+            _number(row["parameters_millions"], 0, 1e6),
+            _number(row["memory_bank_millions"], 0, 1e6),
+            _number(row["gflops"], 0, 1e9),
+            _number(row["memory_mb"], 0, 1e9),
+            row["device"],
+            row["source"],
+        )
+        for row in _rows("efficientad_efficiency.csv")
     )
 
 
