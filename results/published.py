@@ -85,26 +85,50 @@ class GpuPeak:
         return self.tf32_tflops if tf32 else self.float32_tflops
 
 
-def gpu_peak(name: str) -> GpuPeak | None:
-    """What the GPU of a name can do at most; ``None`` where no data sheet is at hand.
+@dataclass(frozen=True)
+class PublishedLatency:
+    """One method's latency on one GPU.
 
-    Args:
-        name: As the driver says, such as ``NVIDIA H100 80GB HBM3``.
-
-    Raises:
-        ResultError: The file is damaged.
+    Attributes:
+        method: Name in the registry.
+        title: As tables print it.
+        device: The GPU.
+        latency_ms: Milliseconds per image at batch size 1.
+        precision: Of the networks.
+        source: Paper and table.
     """
-    for row in _rows("gpu_peaks.csv"):
-        if set(row["gpu"].split()) <= set(name.replace("-", " ").split()):
-            return GpuPeak(
-                row["gpu"],
-                _number(row["float16_tflops"], 0, 1e6),
-                _number(row["tf32_tflops"], 0, 1e6),
-                _number(row["float32_tflops"], 0, 1e6),
-                _number(row["memory_gb_per_s"], 0, 1e6),
-                row["source"],
-            )
-    return None
+
+    method: str
+    title: str
+    device: str
+    latency_ms: float
+    precision: str
+    source: str
+
+
+@dataclass(frozen=True)
+class PublishedEfficiency:
+    """What one method needs to process one image.
+
+    Attributes:
+        method: Name in the registry.
+        title: As tables print it.
+        parameters: Millions, of the networks.
+        memory_bank: Millions of values in a memory bank; 0 without one.
+        flops: Billions of floating-point operations, without the search in a memory bank.
+        memory_mb: Peak of reserved GPU memory in 10^6 bytes, without what the search takes.
+        device: The GPU.
+        source: Paper and table.
+    """
+
+    method: str
+    title: str
+    parameters: float
+    memory_bank: float
+    flops: float
+    memory_mb: float
+    device: str
+    source: str
 
 
 def published_accuracies() -> tuple[PublishedAccuracy, ...]:
@@ -144,6 +168,68 @@ def published_speeds() -> tuple[PublishedSpeed, ...]:
         )
         for row in _rows("efficientad_speed.csv")
     )
+
+
+def published_latencies() -> tuple[PublishedLatency, ...]:
+    """All published latencies by GPU, in the order of the file.
+
+    Raises:
+        ResultError: The file is damaged.
+    """
+    return tuple(
+        PublishedLatency(
+            row["method"],
+            row["title"],
+            row["device"],
+            _number(row["latency_ms"], 0, 1e6),
+            row["precision"],
+            row["source"],
+        )
+        for row in _rows("efficientad_gpu_latency.csv")
+    )
+
+
+def published_efficiencies() -> tuple[PublishedEfficiency, ...]:
+    """All published costs of one image, in the order of the file.
+
+    Raises:
+        ResultError: The file is damaged.
+    """
+    return tuple(
+        PublishedEfficiency(
+            row["method"],
+            row["title"],
+            _number(row["parameters_millions"], 0, 1e6),
+            _number(row["memory_bank_millions"], 0, 1e6),
+            _number(row["gflops"], 0, 1e9),
+            _number(row["memory_mb"], 0, 1e9),
+            row["device"],
+            row["source"],
+        )
+        for row in _rows("efficientad_efficiency.csv")
+    )
+
+
+def gpu_peak(name: str) -> GpuPeak | None:
+    """What the GPU of a name can do at most; ``None`` where no data sheet is at hand.
+
+    Args:
+        name: As the driver says, such as ``NVIDIA H100 80GB HBM3``.
+
+    Raises:
+        ResultError: The file is damaged.
+    """
+    for row in _rows("gpu_peaks.csv"):
+        if set(row["gpu"].split()) <= set(name.replace("-", " ").split()):
+            return GpuPeak(
+                row["gpu"],
+                _number(row["float16_tflops"], 0, 1e6),
+                _number(row["tf32_tflops"], 0, 1e6),
+                _number(row["float32_tflops"], 0, 1e6),
+                _number(row["memory_gb_per_s"], 0, 1e6),
+                row["source"],
+            )
+    return None
 
 
 def _rows(name: str) -> Iterator[dict[str, str]]:

@@ -3,7 +3,13 @@ from collections import defaultdict
 import pytest
 
 from results.errors import ResultError
-from results.published import _number, published_accuracies, published_speeds
+from results.published import (
+    _number,
+    published_accuracies,
+    published_efficiencies,
+    published_latencies,
+    published_speeds,
+)
 
 
 def test_published_numbers_are_those_of_the_paper():
@@ -42,3 +48,21 @@ def test_methods_are_called_as_in_the_registry():
     from methods.registry import BUILT_IN
 
     assert {row.method for row in published_accuracies()} <= {*BUILT_IN, "dsr"}
+
+
+def test_latencies_by_gpu_round_to_those_of_the_first_table():
+    rows = published_latencies()
+    assert len({row.device for row in rows}) == 5
+    assert {(row.method, row.device): row.latency_ms for row in rows}["patchcore", "Tesla V100"] == 47.1
+    on_a6000 = {row.method: row.latency_ms for row in rows if row.device == "NVIDIA RTX A6000"}
+    speeds = {row.method: row.latency_ms for row in published_speeds()}
+    # The first table prints whole milliseconds from 10 on, and 16.5 as 17.
+    assert all(abs(value - speeds[method]) <= 0.5 for method, value in on_a6000.items())
+    assert len(on_a6000) == 9
+
+
+def test_published_costs_are_those_of_the_paper():
+    rows = {row.method: row for row in published_efficiencies()}
+    assert (rows["patchcore"].parameters, rows["patchcore"].memory_bank, rows["patchcore"].flops) == (83, 3, 41)
+    assert {method for method, row in rows.items() if row.memory_bank} == {"patchcore", "patchcore_ens"}
+    assert rows["efficientad_s"].memory_mb == 100
