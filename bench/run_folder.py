@@ -11,6 +11,7 @@ from filelock import FileLock, Timeout
 from bench.errors import UsageError
 from results.atomic import write_atomically
 from results.store import RECORD_FILE, RunStore
+from results.timing_store import TIMING_FOLDER
 
 RUNS = Path("runs")
 """Where runs go without ``--out``."""
@@ -103,7 +104,8 @@ def _is_current(report: Path, store: RunStore) -> bool:
     if not all(file.exists() for file in files):
         return False
     written = min(file.stat().st_mtime_ns for file in files)
-    return all(path.stat().st_mtime_ns < written for path in store.root.glob(f"cells/*/{RECORD_FILE}"))
+    sources = [*store.root.glob(f"cells/*/{RECORD_FILE}"), *store.root.glob(f"{TIMING_FOLDER}/*.jsonl")]
+    return all(path.stat().st_mtime_ns < written for path in sources)
 
 
 def _unwritable(folder: Path, error: OSError) -> UsageError:

@@ -20,6 +20,7 @@ from bench.timing.job import Setup, Trigger
 from bench.timing.protocols import timing_protocol
 from bench.timing.session import KeptModel, Refused, Row, Timed, models_of_run, time_rows
 from methods.registry import chosen_methods, load_method
+from results.timing_store import TIMING_FOLDER
 
 INTERRUPTED = 130
 CPU_BUDGET = 60.0
@@ -48,7 +49,7 @@ def time_detectors(options: TimingOptions, console: Console) -> int:
         failed = _fit(options, root, device, console)
     models = models_of_run(root)
     rows = list(plan_rows(models, options, device))
-    out = (options.out or root) / "timing"
+    out = (options.out or root) / TIMING_FOLDER
     introduce(rows, options, device, console)
     try:
         failed += _time(rows, options, device, out, console)

@@ -8,9 +8,10 @@ import jinja2
 
 from reports.content.document import Document, make_document
 from reports.content.selection import Selection, read_runs
+from reports.content.timings import TimingSelection, holds_only_timings, select_timings
 from reports.errors import ReportError
 from reports.rendering import latex, markdown
-from reports.rendering.delimited import cells_csv, definitions_csv, means_csv, metrics_csv, thresholds_csv
+from reports.rendering.delimited import cells_csv, definitions_csv, means_csv, metrics_csv, thresholds_csv, timing_csv
 from reports.rendering.figures.draw import draw
 from reports.rendering.figures.style import encode
 from results.atomic import write_atomically
@@ -23,11 +24,11 @@ def write_report(runs: Sequence[Path], out: Path, formats: Collection[str] = FOR
 
     ``md`` is ``report.md`` with PNG figures, ``tex`` is ``report.tex`` with its tables apart and PDF figures, ``csv``
     is ``metrics.csv`` (every cell's metrics), ``means.csv`` (the tables' rows), ``cells.csv`` (how each cell ran) and,
-    where cells have them, ``thresholds.csv`` (what thresholds promise and do) and ``definitions.csv`` (other
-    definitions of AU-PRO).
+    where cells have them, ``thresholds.csv`` (what thresholds promise and do), ``definitions.csv`` (other definitions
+    of AU-PRO) and ``timing.csv`` (every row that was timed).
 
     Args:
-        runs: Run folders.
+        runs: Run folders, and files or folders of timings.
         out: Folder to write to.
         formats: Of ``md``, ``tex``, ``csv``.
 
@@ -67,8 +68,10 @@ def make_report(runs: Sequence[Path], formats: Collection[str]) -> dict[str, byt
     unknown = sorted(set(formats) - set(FORMATS))
     if unknown:
         raise ReportError(f"unknown report format {', '.join(unknown)}; allowed: {', '.join(FORMATS)}")
-    selection = read_runs(runs)
-    document = make_document(selection)
+    timings = select_timings(runs)
+    accuracies = [run for run in runs if not holds_only_timings(run)]
+    selection = read_runs(accuracies) if accuracies else Selection((), ())
+    document = make_document(selection, timings)
     files: dict[str, bytes] = {}
     if "md" in formats:
         files["report.md"] = _render("report.md.jinja", document).encode()
@@ -78,7 +81,7 @@ def make_report(runs: Sequence[Path], formats: Collection[str]) -> dict[str, byt
             files |= {f"{stem}.tex": latex.render_table(table).encode() for stem, table in section.tables.items()}
     files |= _figures(document, formats)
     if "csv" in formats:
-        files |= _tabular(selection)
+        files |= _tabular(selection, timings)
     return files
 
 
@@ -96,8 +99,12 @@ def _figures(document: Document, formats: Collection[str]) -> dict[str, bytes]:
     return files
 
 
-def _tabular(selection: Selection) -> dict[str, bytes]:
-    more = {"thresholds.csv": thresholds_csv(selection), "definitions.csv": definitions_csv(selection)}
+def _tabular(selection: Selection, timings: TimingSelection) -> dict[str, bytes]:
+    more = {
+        "thresholds.csv": thresholds_csv(selection),
+        "definitions.csv": definitions_csv(selection),
+        "timing.csv": timing_csv(timings),
+    }
     return {
         "metrics.csv": metrics_csv(selection).encode(),
         "means.csv": means_csv(selection).encode(),

@@ -16,7 +16,7 @@ class ReportOptions:
     """Everything that ``bench report`` takes.
 
     Attributes:
-        runs: Run folders.
+        runs: Run folders, and files or folders of timings, such as other machines'.
         format: md, tex, csv, comma separated.
         out: Folder to write to.
         into: Instead write the tables of means into this Markdown file, between its two markers.

@@ -5,17 +5,19 @@ from dataclasses import dataclass
 
 from reports.content.dot_plot import DotPlot, dot_plot
 from reports.content.example_sheet import ExampleSheet, example_sheets
+from reports.content.latency_plot import LatencyPlot, latency_plots
 from reports.content.leakage import leakage_table
 from reports.content.other_definitions import DefinitionSpread, definition_spread, definitions_table
-from reports.content.provenance import Description, describe_rows, provenance
+from reports.content.provenance import Description, describe_rows, provenance, timing_machines
 from reports.content.selection import Part, Selection, unique_stems
 from reports.content.tables import Table, accuracy_table, failure_table, published_table, scenario_table, stamps
 from reports.content.thresholds import condition_table, threshold_table
+from reports.content.timings import NO_TIMINGS, TimingSelection, timing_tables
 
 _LOG_LINES = 12
 
 
-Shown = DotPlot | ExampleSheet | DefinitionSpread
+Shown = DotPlot | ExampleSheet | DefinitionSpread | LatencyPlot
 """What a figure may show."""
 
 
@@ -57,8 +59,8 @@ class Document:
 
     Attributes:
         left_out: Which records it does not show, and why.
-        sections: A collection each; then, where cells have them, the states of their epochs and other definitions of
-            AU-PRO.
+        sections: A collection each; then, where there are any, the states of epochs, other definitions of AU-PRO, and
+            timings.
         failures: The cells that failed.
         logs: Why, and what they printed last.
         rows: What each row of the tables is.
@@ -73,23 +75,24 @@ class Document:
     provenance: tuple[Description, ...]
 
 
-def make_document(selection: Selection) -> Document:
-    """Say everything that the selected records allow to say.
+def make_document(selection: Selection, timings: TimingSelection = NO_TIMINGS) -> Document:
+    """Say everything that the selected records and timings allow to say.
 
     Raises:
         results.errors.ResultError: An examples or definitions file is damaged.
     """
     return Document(
-        left_out=selection.left_out,
+        left_out=(*selection.left_out, *timings.left_out),
         sections=(
             *(_section(part) for part in selection.parts),
             *_leakage(selection),
             *_other_definitions(selection),
+            *_timings(timings),
         ),
         failures=failure_table(selection.results),
         logs=tuple(_logs(selection)),
         rows=describe_rows(selection),
-        provenance=provenance(selection),
+        provenance=(*provenance(selection), *timing_machines(timings)),
     )
 
 
@@ -118,6 +121,13 @@ def _other_definitions(selection: Selection) -> Iterable[Section]:
         if spread is not None:
             picture = Picture(f"figures/{spread.stem}", spread)
             yield Section(spread.title, {f"tables/{spread.stem}": definitions_table(spread)}, (picture,))
+
+
+def _timings(timings: TimingSelection) -> Iterable[Section]:
+    tables = timing_tables(timings)
+    if tables:
+        pictures = [Picture(f"figures/{stem}", plot) for stem, plot in latency_plots(timings).items()]
+        yield Section("Timing", {f"tables/{stem}": table for stem, table in tables.items()}, tuple(pictures))
 
 
 def _pictures(part: Part) -> Iterable[Picture]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from reports.content.selection import Result, Selection
 from reports.content.tables import count
+from reports.content.timings import TimingSelection
 from reports.content.variants import Variant
 from results.record import Environment, Record, Weights
 
@@ -38,7 +39,26 @@ def describe_rows(selection: Selection) -> tuple[Description, ...]:
 
 def provenance(selection: Selection) -> tuple[Description, ...]:
     """Describe protocol, data and machines."""
+    if not selection.results:
+        return ()
     return (_protocols(selection), _data(selection), _environments(selection))
+
+
+def timing_machines(timings: TimingSelection) -> tuple[Description, ...]:
+    """Describe the machines of timings: a line each."""
+    machines = {
+        record.machine.id: record.machine for row in (*timings.rows, *timings.invalid) for record in row.records
+    }
+    items = []
+    for name, machine in sorted(machines.items()):
+        packages = [
+            f"{package} {machine.packages[package]}" for package in ("torch", "numpy") if package in machine.packages
+        ]
+        host = f"{machine.cpu}, {count(machine.cores, 'core')}, {machine.memory_bytes / 2**30:.0f} GiB"
+        gpu = machine.gpu
+        card = f"{gpu.name}, driver {gpu.driver or 'unknown'}, PCIe {gpu.pcie or 'unknown'}" if gpu else "no GPU timed"
+        items.append(Item(name, "; ".join([card, host, machine.platform, f"Python {machine.python}", *packages])))
+    return (Description("Machines that were timed", tuple(items)),) if items else ()
 
 
 def machines(selection: Selection) -> list[str]:

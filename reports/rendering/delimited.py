@@ -11,8 +11,10 @@ from reports.content.other_definitions import definitions_of
 from reports.content.selection import Result, Selection
 from reports.content.tables import available_metrics
 from reports.content.thresholds import f1_metrics
+from reports.content.timings import TimingSelection
 from results.definition_values import DefinitionValue
 from results.record import Collection, Record, Threshold
+from results.timing_rows import TimingRow
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -171,6 +173,49 @@ _DEFINITIONS: Columns[_Definition] = {
 }
 
 
+# Of every row that was timed, also of those that are no measurement; times are milliseconds.
+_TIMINGS: Columns[TimingRow] = {
+    "method": lambda row: row.subject.method,
+    "title": lambda row: row.subject.title,
+    "deviations": lambda row: "; ".join(row.subject.deviations),
+    "device": lambda row: row.device.name,
+    "part": lambda row: row.device.part,
+    "power_limit_w": lambda row: row.device.power_limit_watts or None,
+    "threads": lambda row: row.device.threads or None,
+    "machine": lambda row: row.device.machine,
+    "protocol": lambda row: row.setting.protocol,
+    "mode": lambda row: row.setting.mode,
+    "batch": lambda row: row.setting.batch,
+    "height": lambda row: row.setting.input_size[0],
+    "width": lambda row: row.setting.input_size[1],
+    "precision": lambda row: row.setting.precision,
+    "backend": lambda row: row.setting.backend,
+    "region": lambda row: row.setting.region,
+    "clock": lambda row: row.setting.clock,
+    "latency_ms": lambda row: row.latency.value,
+    "latency_low_ms": lambda row: row.latency.low,
+    "latency_high_ms": lambda row: row.latency.high,
+    "cpu_ms": lambda row: row.cpu.value,
+    "p90_bound_ms": lambda row: row.bound("p90_bound"),
+    "p99_bound_ms": lambda row: row.bound("p99_bound"),
+    "images_per_s": lambda row: row.throughput.value,
+    "processes": lambda row: len(row.records),
+    "passes": lambda row: sum(record.sampling.count for record in row.records),
+    "parameters": lambda row: row.subject.parameters,
+    "memory_bank": lambda row: row.subject.memory_bank,
+    "flops": lambda row: row.subject.flops,
+    "search_flops": lambda row: row.subject.search_flops,
+    "reserved_bytes": lambda row: row.reserved_bytes,
+    "joules_per_image": lambda row: row.joules_per_image,
+    "verdict": lambda row: row.verdict.status,
+    "reasons": lambda row: "; ".join(f"{reason.check}: {reason.text}" for reason in row.verdict.reasons),
+    "code": lambda row: row.code,
+    "created": lambda row: row.newest.created.isoformat(),
+    "command": lambda row: row.newest.command,
+    "fit_key": lambda row: row.subject.fit_key,
+}
+
+
 def metrics_csv(selection: Selection) -> str:
     """Every metric of every cell."""
     return write_csv(
@@ -207,6 +252,12 @@ def thresholds_csv(selection: Selection) -> str | None:
     """Every threshold of every cell; ``None`` if no cell has any."""
     lines = [_Threshold(result, threshold) for result in selection.results for threshold in result.record.thresholds]
     return write_csv(_THRESHOLDS, lines) if lines else None
+
+
+def timing_csv(timings: TimingSelection) -> str | None:
+    """Every row that was timed; ``None`` if none was."""
+    rows = [*timings.rows, *timings.invalid]
+    return write_csv(_TIMINGS, rows) if rows else None
 
 
 def write_csv(columns: Columns[Line], lines: Iterable[Line]) -> str:

@@ -7,10 +7,12 @@ from matplotlib.figure import Figure
 from reports.content.document import Shown
 from reports.content.dot_plot import DotPlot
 from reports.content.example_sheet import ExampleSheet
+from reports.content.latency_plot import LatencyPlot
 from reports.content.other_definitions import DefinitionSpread
 from reports.rendering.figures.definition_spread import draw_definition_spread
 from reports.rendering.figures.dots import draw_dots
 from reports.rendering.figures.examples import draw_examples
+from reports.rendering.figures.latencies import draw_latencies
 
 
 def draw(shown: Shown) -> Figure:
@@ -22,5 +24,7 @@ def draw(shown: Shown) -> Figure:
             return draw_examples(shown)
         case DefinitionSpread():
             return draw_definition_spread(shown)
+        case LatencyPlot():
+            return draw_latencies(shown)
         case _:
             assert_never(shown)
