@@ -68,7 +68,7 @@ def make_report(runs: Sequence[Path], formats: Collection[str]) -> dict[str, byt
     unknown = sorted(set(formats) - set(FORMATS))
     if unknown:
         raise ReportError(f"unknown report format {', '.join(unknown)}; allowed: {', '.join(FORMATS)}")
-    timings = select_timings(runs)
+    timings = select_timings([run for run in runs if run.exists()])
     accuracies = [run for run in runs if not holds_only_timings(run)]
     selection = read_runs(accuracies) if accuracies else Selection((), ())
     document = make_document(selection, timings)
