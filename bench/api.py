@@ -105,8 +105,9 @@ def run(
 
 
 def evaluate(
-    maps: Path | str,
+    maps: Path | str | None = None,
     *,
+    model: Path | str | None = None,
     name: str | None = None,
     source: str | None = None,
     seed: int = 0,
@@ -124,6 +125,7 @@ def evaluate(
     Args:
         maps: Folder with ``<scenario>/test/<defect>/<stem>.tiff`` (or ``.npy``, ``.npz``), or a run folder whose cells
             kept their maps or their models.
+        model: Instead of maps: a detector that ``bench export`` has written.
         name: What tables call the method that made the maps; not for a run.
         source: Its paper or product.
         seed: Tells several trainings of one method apart.

@@ -11,6 +11,7 @@ from bench.commands.datasets import datasets
 from bench.commands.distill import app as distill
 from bench.commands.doctor import doctor
 from bench.commands.evaluate import evaluate
+from bench.commands.export import export
 from bench.commands.flags import add_command, add_late_command
 from bench.commands.methods import methods
 from bench.commands.new_method import new_method
@@ -66,6 +67,7 @@ def _root(
 add_command(app, run, config_file=True)
 add_command(app, evaluate)
 add_command(app, time)
+add_command(app, export)
 add_command(app, report)
 add_command(app, compare)
 add_command(app, submit)

@@ -78,9 +78,13 @@ def prepare(options: EvaluationOptions, command: str, say: Say) -> PreparedEvalu
         UsageError: The folder holds no maps that fit any data set, or the options make no sense.
         ResultError: A run folder cannot be read.
     """
-    if not options.maps.is_dir():
-        raise UsageError(f"there is no folder {options.maps}: give one with anomaly maps, or a run folder")
     cache = Cache(default_cache_directory())
+    definitions = options.definitions is not None
+    if options.model is not None:
+        origins = _by_artefact(options, cache)
+        return PreparedEvaluation(origins, RunStore(options.out or new_folder()), command, False, definitions)
+    if options.maps is None or not options.maps.is_dir():
+        raise UsageError(f"there is no folder {options.maps}: give one with anomaly maps, or a run folder")
     is_run = (options.maps / "cells").is_dir()
     if options.with_models and not is_run:
         raise UsageError(f"--with-models is for run folders: {options.maps} is none")
@@ -88,7 +92,6 @@ def prepare(options: EvaluationOptions, command: str, say: Say) -> PreparedEvalu
     out = options.out or new_folder()
     if is_run and out.resolve() == options.maps.resolve():
         raise UsageError(f"{out} holds the maps: choose another folder with --out, so that its records stay")
-    definitions = options.definitions is not None
     return PreparedEvaluation(origins, RunStore(out), command, options.with_models, definitions)
 
 
@@ -130,8 +133,24 @@ def evaluate_maps(options: EvaluationOptions, console: Console) -> int:
         return report_records(records, store, "mend what they name and run the same command again", console)
 
 
+def _by_artefact(options: EvaluationOptions, cache: Cache) -> list[MapOrigin]:
+    """The scenarios that an exported detector is to be evaluated on: the one of its fit where none is named."""
+    from bench.artefacts.origin import ArtefactOrigin
+    from bench.artefacts.running import open_artefact
+
+    assert options.model is not None
+    given = {"MAPS": options.maps, "--name": options.name, "--source": options.source, "--upsample": options.upsample}
+    for flag in [flag for flag, value in {**given, "--with-models": options.with_models}.items() if value]:
+        raise UsageError(f"{flag} does not go with --model: the exported detector says what it is")
+    artefact = open_artefact(options.model, usable_cores())
+    wanted = options.datasets or artefact.description.scenario
+    scenarios = select_scenarios(wanted, options.data_root, cache, options.masks)
+    return [ArtefactOrigin(scenario, artefact, options.model, cache) for scenario in scenarios]
+
+
 def _from_elsewhere(options: EvaluationOptions, cache: Cache, say: Say) -> Iterator[MapOrigin]:
     """The scenarios that a folder has maps of."""
+    assert options.maps is not None
     if not options.name:
         raise UsageError("--name is missing: what records and tables call the method that made these maps")
     scenarios = select_scenarios(options.datasets or "all", options.data_root, cache, options.masks)
@@ -172,6 +191,7 @@ def _from_elsewhere(options: EvaluationOptions, cache: Cache, say: Say) -> Itera
 
 def _kept_by_run(options: EvaluationOptions, cache: Cache) -> Iterator[MapOrigin]:
     """The cells of a run that kept their maps, or their models."""
+    assert options.maps is not None
     for given, flag in ((options.name, "--name"), (options.source, "--source"), (options.upsample, "--upsample")):
         if given:
             raise UsageError(f"{flag} is for maps from elsewhere: the cells of the run {options.maps} have their own")

@@ -108,6 +108,7 @@ class EvaluationOptions:
     Attributes:
         maps: Folder with <scenario>/test/<defect>/<stem>.tiff (or .npy, .npz), or a run folder whose cells kept their
             maps or their models.
+        model: Instead of maps: a detector that bench export has written, .onnx or .xml.
         name: What tables call the method that made the maps; not for a run.
         source: Its paper or product.
         seed: Tells several trainings of one method apart.
@@ -120,7 +121,8 @@ class EvaluationOptions:
         definitions: all: also show what other definitions of AU-PRO make of the maps.
     """
 
-    maps: Annotated[Folder, Flag(argument="MAPS")]
+    maps: Annotated[Folder | None, Flag(argument="MAPS")] = None
+    model: Folder | None = None
     name: str | None = None
     source: str | None = None
     seed: Annotated[int, Limits(ge=0)] = 0
@@ -220,6 +222,29 @@ class TimingOptions:
     threads: Annotated[Annotated[int, Limits(ge=1)] | None, Flag(default="all cores")] = None
     require_gpu: bool = False
     out: Annotated[Folder | None, Flag(default="RUN, else runs/<UTC time>")] = None
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """Everything that ``bench export`` takes; what it says of each option is the help of its flag.
+
+    Attributes:
+        model: Folder of a cell that has kept its model, or a run folder with one.
+        format: onnx, openvino or torch_export.
+        precision: Of the networks.
+        batch: Images per call.
+        allow_flips: Write the file though it judges a test image otherwise than the module does.
+        data_root: Folder of the collections, for the test images.
+        out: File to write.
+    """
+
+    model: Annotated[Folder, Flag(argument="CELL")]
+    format: Literal["onnx", "openvino", "torch_export"] = "onnx"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    batch: Annotated[int, Limits(ge=1)] = 1
+    allow_flips: bool = False
+    data_root: DataRoot = field(default_factory=default_data_root)
+    out: Annotated[Folder | None, Flag(default="METHOD-PRECISION.onnx and so on, in the cell's folder")] = None
 
 
 def resolve(model: type[Model], given: Mapping[str, object], command: str, config: Path | None = None) -> Model:

@@ -1,0 +1,84 @@
+"""What an exported detector says of itself, so that whoever runs it needs nothing else."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from results.record import Precision, Scalar
+
+Format = Literal["onnx", "openvino", "torch_export"]
+METADATA_KEY = "anomaly_bench"
+"""Under which the description lies in a file, as JSON."""
+INPUT = "images"
+OUTPUTS = ("maps", "scores")
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Parity(_Strict):
+    """How an artefact's results differ from those of the plain module, on the test images of the scenario.
+
+    Attributes:
+        images: How many were compared.
+        map_error: Largest difference of two maps' values, as a share of the range of all values of the plain maps.
+        score_error: Largest difference of two image scores, as a share of the range of the plain scores.
+        threshold: Of the image score: where F1 of the plain scores is highest, on these test images.
+        flipped: Images that are on the other side of it; names of the first few.
+    """
+
+    images: int
+    map_error: float
+    score_error: float
+    threshold: float
+    flipped: list[str] = Field(default_factory=list)
+
+
+class ArtefactDescription(_Strict):
+    """What an artefact is.
+
+    Attributes:
+        format: Of the file.
+        method: Name in the registry.
+        title: As tables print it.
+        source: The method's paper.
+        config: Its options.
+        deviations: What distinguishes it from the paper's configuration.
+        precision: Of its networks.
+        input: The images that it takes.
+        input_size: Their height and width.
+        batch: Images per call.
+        outputs: What it returns.
+        scenario: What it was fitted on, ``collection/scenario``.
+        seed: Of the fit.
+        train_images: Normal images that it was fitted on.
+        fit_key: SHA-256 over everything that determines the fitted detector.
+        model_sha256: Of the model that was exported.
+        thresholds: Rule to threshold of the image score, chosen on normal images; empty where none were held out.
+        parity: How it differs from the module that it was made of; ``None`` before it was compared.
+        version: Of this package.
+    """
+
+    format: Format
+    method: str
+    title: str
+    source: str
+    config: dict[str, Scalar | list[Scalar]]
+    deviations: list[str]
+    precision: Precision
+    input: str = (
+        "images: uint8 (B, 3, H, W), RGB, 0-255; the whole image resized to H x W, bilinear with antialiasing. "
+        "Normalisation is inside."
+    )
+    input_size: tuple[int, int]
+    batch: int
+    outputs: str = "maps: float32 (B, h, w) of the whole image; scores: float32 (B,). Higher is more anomalous."
+    scenario: str
+    seed: int
+    train_images: int
+    fit_key: str
+    model_sha256: str
+    thresholds: dict[str, float]
+    parity: Parity | None = None
+    version: str
