@@ -1,36 +1,73 @@
 """What runs the module of a fitted detector."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from bench.artefacts.running import Run, onnx_runner, onnx_session, openvino_runner
+from bench.artefacts.writing import onnx_bytes, openvino_model
 from bench.errors import UsageError
-from bench.timing.passes import Run
+from results.record import Precision
 from results.timing_record import Backend
 
 _WARM_UP_PASSES = 3
 
 
-def make_runner(backend: Backend, module: nn.Module, images: Tensor) -> Run:
+@dataclass(frozen=True, eq=False)
+class Runner:
+    """What runs a detector.
+
+    Attributes:
+        run: Takes images of the shape and type that it was made for.
+        types: Floating-point types that its networks run in, such as ``bfloat16``; ``None`` where they are those of the
+            module's parameters.
+    """
+
+    run: Run
+    types: frozenset[str] | None = None
+
+
+def make_runner(backend: Backend, module: nn.Module, images: Tensor, precision: Precision, threads: int) -> Runner:
     """Prepare a module to be run by a backend; takes as long as compiling does.
 
     Args:
         backend: Its name.
-        module: In evaluation mode, on its device, in its precision.
+        module: In evaluation mode, on its device; in its precision, unless ``casts_itself``.
         images: A batch of the shape and type that will be passed, on the device.
+        precision: Of the networks.
+        threads: CPU threads.
 
     Raises:
-        UsageError: The backend does not exist here.
+        UsageError: The backend does not exist here, or cannot compute in the precision.
     """
-    makers: dict[Backend, Callable[[nn.Module, Tensor], Run]] = {
-        "eager": lambda module, _: module,
-        "compile": _compiled,
-        "cudagraph": _captured,
+    makers: dict[Backend, Callable[[], Runner]] = {
+        "eager": lambda: Runner(module),
+        "compile": lambda: Runner(_compiled(module, images)),
+        "cudagraph": lambda: Runner(_captured(module, images)),
+        "onnxruntime": lambda: Runner(onnx_runner(onnx_session(onnx_bytes(module, images), threads))),
+        "openvino": lambda: _openvino(module, images, precision, threads),
     }
     if backend not in makers:
         raise UsageError(f"the backend {backend!r} is not supported here\n  Allowed: {', '.join(makers)}")
-    return makers[backend](module, images)
+    if backend in ("onnxruntime", "openvino") and images.device.type != "cpu":
+        raise UsageError(f"the backend {backend!r} runs on a CPU: pass --device cpu")
+    return makers[backend]()
+
+
+def casts_itself(backend: Backend) -> bool:
+    """Whether a backend is given the float32 module and computes in another precision by itself."""
+    return backend == "openvino"
+
+
+def _openvino(module: nn.Module, images: Tensor, precision: Precision, threads: int) -> Runner:
+    """OpenVINO decides by itself which operators run in bfloat16; it keeps what needs float32."""
+    if precision == "fp16":
+        raise UsageError("OpenVINO computes in fp32 or bf16 on a CPU\n  Pass one of them with --precision.")
+    hint = {"fp32": "f32", "bf16": "bf16"}[precision]
+    run = openvino_runner(openvino_model(module, images), threads, hint)
+    return Runner(run, frozenset({"bfloat16" if precision == "bf16" else "float32"}))
 
 
 def _compiled(module: nn.Module, images: Tensor) -> Run:

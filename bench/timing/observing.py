@@ -13,9 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from bench.artefacts.running import Run
 from bench.timing.gpu import GpuWatch, watch_gpu
 from bench.timing.inspection import reference_images
-from bench.timing.passes import Passes, Run
+from bench.timing.passes import Passes
 from results.timing_record import Memory
 
 MEMORY_PASSES = 100

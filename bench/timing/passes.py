@@ -1,15 +1,15 @@
 """One pass: what is timed, from where to where."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import cycle
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from bench.artefacts.running import Run
+
 Region = Literal["host to device", "host to host", "on device"]
-Run = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""Takes images (B, 3, H, W) to maps (B, h, w) and scores (B,)."""
 
 
 class Passes:

@@ -79,7 +79,7 @@ def time_job(job: Job) -> TimingRecord:
             line = None if job.line is None else _line(job.line, ready, clock, protocol.passes, budget)
         recompiled = compilations() - compiled
         memory = peak_memory(ready.passes, device)
-        maps, images = maps_of_references(ready.run, ready.passes.first, device)
+        maps, images = maps_of_references(ready.runner.run, ready.passes.first, device)
     samples = measured.samples()
     assert host_watch.state is not None
     seen = Observation(
@@ -96,7 +96,7 @@ def time_job(job: Job) -> TimingRecord:
         reference=read_reference(job.reference),
         inputs=images,
         on_cpu=tensors_on_cpu(ready.module) if gpu is not None else (),
-        precisions=network_types(ready.module),
+        precisions=ready.runner.types or network_types(ready.module),
         recompiled=recompiled,
     )
     sampling = _sampling(job, protocol, ready, measured)

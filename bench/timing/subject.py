@@ -8,10 +8,10 @@ from torch import nn
 
 from bench.errors import UsageError
 from bench.models import load_detector, read_description
-from bench.timing.backends import make_runner
+from bench.timing.backends import Runner, casts_itself, make_runner
 from bench.timing.inspection import SEED
 from bench.timing.job import Job
-from bench.timing.passes import Passes, Run
+from bench.timing.passes import Passes
 from bench.timing.protocols import TimingProtocol, describe_region
 from bench.timing.workload import make_batches
 from methods.common.precision import check_precision, set_precision
@@ -24,7 +24,7 @@ class ReadyDetector:
 
     Attributes:
         module: Of the detector, in its precision, on its device.
-        run: What runs it.
+        runner: What runs it.
         passes: Its passes.
         setting: As a record says it.
         load_ms: Restoring took so long.
@@ -33,7 +33,7 @@ class ReadyDetector:
     """
 
     module: nn.Module
-    run: Run
+    runner: Runner
     passes: Passes
     setting: Setting
     load_ms: float
@@ -57,7 +57,7 @@ def prepare(job: Job, protocol: TimingProtocol) -> ReadyDetector:
     start = time.perf_counter()
     detector = load_detector(job.model, setup.device)
     module = detector.module()
-    if kept != setup.precision:
+    if kept != setup.precision and not casts_itself(setup.backend):
         set_precision(module, setup.precision)
     load_ms = _milliseconds_since(start, device)
     batches = make_batches(
@@ -68,14 +68,14 @@ def prepare(job: Job, protocol: TimingProtocol) -> ReadyDetector:
         seed=SEED,
     )
     start = time.perf_counter()
-    run = make_runner(setup.backend, module, batches[0].to(device))
+    runner = make_runner(setup.backend, module, batches[0].to(device), setup.precision, setup.threads)
     compile_ms = _milliseconds_since(start, device) if setup.backend != "eager" else 0.0
-    passes = Passes(run, batches, device, protocol.region, non_blocking=protocol.non_blocking)
+    passes = Passes(runner.run, batches, device, protocol.region, non_blocking=protocol.non_blocking)
     start = time.perf_counter()
     passes()
     cold_start_ms = _milliseconds_since(start, device)
     return ReadyDetector(
-        module, run, passes, _setting(job, protocol, detector.input_size), load_ms, compile_ms, cold_start_ms
+        module, runner, passes, _setting(job, protocol, detector.input_size), load_ms, compile_ms, cold_start_ms
     )
 
 
