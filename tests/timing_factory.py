@@ -39,14 +39,24 @@ START = datetime(2026, 11, 1, tzinfo=UTC)
 
 def distribution(mean: float) -> Distribution:
     return Distribution(
-        mean=mean, deviation=0.01 * mean, least=0.98 * mean, greatest=1.1 * mean, p50=mean, p90=1.01 * mean,
-        p95=1.02 * mean, p99=1.05 * mean, p999=None, p90_bound=1.02 * mean, p99_bound=1.06 * mean, outliers=0,
-    )  # fmt: skip
+        mean=mean,
+        deviation=0.01 * mean,
+        least=0.98 * mean,
+        greatest=1.1 * mean,
+        p50=mean,
+        p90=1.01 * mean,
+        p95=1.02 * mean,
+        p99=1.05 * mean,
+        p999=None,
+        p90_bound=1.02 * mean,
+        p99_bound=1.06 * mean,
+        outliers=0,
+    )
 
 
 def machine(gpu: str | None, number: int) -> Machine:
     return Machine(
-        id=f"{number:012x}",
+        id=f"{number:x}" * 12,
         cpu="Some Processor" if gpu is None else "Another_Processor & Co",
         cores=8,
         memory_bytes=2**36,
@@ -82,11 +92,21 @@ def make_timing(
         created=created,
         command="bench time",
         subject=Subject(
-            method=method, title=title, config={}, deviations=["backbone x_y"] if method == "patchcore" else [],
-            fit_key="f" * 64, model_sha256="a" * 64, scenario="visa/cashew", train_images=450, training_steps=1,
-            train_scale=1.0, memory_bank=round(1e6 * bank), parameters=round(1e6 * parameters),
-            flops=round(1e9 * gflop), search_flops=5_000_000_000 if bank else 0,
-        ),  # fmt: skip
+            method=method,
+            title=title,
+            config={},
+            deviations=["backbone x_y"] if method == "patchcore" else [],
+            fit_key="f" * 64,
+            model_sha256="a" * 64,
+            scenario="visa/cashew",
+            train_images=450,
+            training_steps=1,
+            train_scale=1.0,
+            memory_bank=round(1e6 * bank),
+            parameters=round(1e6 * parameters),
+            flops=round(1e9 * gflop),
+            search_flops=5_000_000_000 if bank else 0,
+        ),
         setting=Setting(
             **{
                 "protocol": "paper",
@@ -110,9 +130,18 @@ def make_timing(
         machine=machine(gpu, number),
         host_state=HostState(load=0.1, steal=0.0, throttled_seconds=0.0, busy_elsewhere=0.0, garbage_collector=False),
         sampling=Sampling(
-            warm_up=1000, warm_up_seconds=2.0, count=1000, wanted=1000, seconds=mean, stop_reason="count",
-            process=process, processes=3, order=process, cold_start_ms=900.0, load_ms=300.0,
-        ),  # fmt: skip
+            warm_up=1000,
+            warm_up_seconds=2.0,
+            count=1000,
+            wanted=1000,
+            seconds=mean,
+            stop_reason="count",
+            process=process,
+            processes=3,
+            order=process,
+            cold_start_ms=900.0,
+            load_ms=300.0,
+        ),
         wall=distribution(mean * 1.01),
         event=distribution(mean) if gpu else None,
         cpu=distribution(mean * (1 if gpu else 8)),
@@ -124,7 +153,16 @@ def make_timing(
             status="INVALID" if "INVALID" in statuses else "SUSPECT" if statuses else "VALID", reasons=list(reasons)
         ),
         samples="samples.npz",
-    )  # fmt: skip
+    )
+
+
+def change(record: TimingRecord, **changes: Any) -> TimingRecord:
+    """The same record with some fields replaced; a dictionary replaces fields of a part: ``subject={"config": {}}``."""
+    document = record.model_dump()
+    for name, value in changes.items():
+        merges = isinstance(value, dict) and isinstance(document[name], dict) and name != "stages"
+        document[name] = {**document[name], **value} if merges else value
+    return TimingRecord.model_validate(document)
 
 
 def write_machines(folder: Path, *, batches: tuple[int, ...] = (1, 16)) -> list[Path]:
