@@ -16,7 +16,8 @@ from bench import evaluation
 from bench import run as running
 from bench.datasets import listing
 from bench.models import load_detector
-from bench.options import EvaluationOptions, RunOptions, SubmissionOptions, default_data_root, resolve
+from bench.option_types import default_data_root
+from bench.options import EvaluationOptions, RunOptions, SubmissionOptions, resolve
 from bench.progress import make_display
 from bench.run_folder import locked
 from bench.submission import SubmittedScenario, prepare_submission, write_submission

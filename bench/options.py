@@ -4,112 +4,32 @@ Importing this module loads nothing heavy: ``bench --help`` needs the models, an
 """
 
 import inspect
-import os
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from bench.errors import UsageError, unknown_name
-from methods.config import split_outside_brackets
+from bench.option_types import (
+    DataRoot,
+    Device,
+    Flag,
+    Folder,
+    Limits,
+    Masks,
+    Parsed,
+    Sizes,
+    WeightsDir,
+    assignments,
+    default_data_root,
+    joined,
+    listed,
+)
 from methods.weights.files import default_weights_directory
 
-if TYPE_CHECKING:
-    from pydantic import GetCoreSchemaHandler
-    from pydantic_core import CoreSchema
-
 Model = TypeVar("Model")
-
-
-@dataclass(frozen=True)
-class Parsed:
-    """Metadata of an option: what is done to its value before it is validated."""
-
-    parse: Callable[[object], object]
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: "GetCoreSchemaHandler") -> "CoreSchema":
-        from pydantic_core import core_schema
-
-        return core_schema.no_info_before_validator_function(self.parse, handler(source))
-
-
-class Limits:
-    """Metadata of an option: bounds of its value, by the names of pydantic's ``Field``; stands before ``Parsed``."""
-
-    def __init__(self, **bounds: object) -> None:
-        self._bounds = bounds
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: "GetCoreSchemaHandler") -> "CoreSchema":
-        from pydantic import Field
-
-        bounds: Any = self._bounds
-        return handler.generate_schema(Annotated[source, Field(**bounds)])
-
-
-@dataclass(frozen=True)
-class Flag:
-    """Metadata of an option: how it looks on the command line, where its type and its docstring do not say.
-
-    Attributes:
-        default: What help says of its default, where that is a rule rather than a value.
-        argument: Its name in capital letters, if it is no flag but an argument.
-        negatable: Of a switch: whether ``--no-…`` turns it off again.
-        completions: What a comma separated list of names is completed with.
-    """
-
-    default: str = ""
-    argument: str = ""
-    negatable: bool = False
-    completions: Literal["", "methods", "datasets", "collections", "weights"] = ""
-
-
-def _listed(value: object) -> object:
-    """Split ``a,b[c=1,d=2]`` at the commas outside of brackets; lists stay as they are."""
-    if isinstance(value, str):
-        return split_outside_brackets(value)
-    return [value] if isinstance(value, int) else value
-
-
-def _joined(value: object) -> object:
-    return ",".join(map(str, value)) if isinstance(value, list | tuple) else value
-
-
-def _expanded(value: object) -> object:
-    return Path(value).expanduser() if isinstance(value, str | Path) else value
-
-
-_ASSIGNMENT = re.compile(r"(?P<method>[^\[=]+(?:\[.*\])?)\.(?P<name>[^.=\s]+)\s*=\s*(?P<value>.*)")
-"""A method's name may have dots and equal signs: ``folder/mine.py:Mine``, ``anomalib:Padim[backbone=resnet18]``."""
-
-
-def _assignments(value: object) -> object:
-    """Take ``{"patchcore": {"backbone": "x"}}`` or ``["patchcore.backbone=x"]``; return the former."""
-    if isinstance(value, Mapping):
-        return value
-    if isinstance(value, str):
-        value = [value]
-    result: dict[str, dict[str, object]] = {}
-    for assignment in value if isinstance(value, list | tuple) else ():
-        parts = _ASSIGNMENT.fullmatch(str(assignment).strip())
-        if parts is None:
-            raise ValueError(f"{assignment!r} is not of the form METHOD.FIELD=VALUE")
-        result.setdefault(parts["method"], {})[parts["name"]] = parts["value"]
-    return result
-
-
-def default_data_root() -> Path:
-    """``$BENCH_DATA``, else ``data`` in the current folder."""
-    return Path(os.environ.get("BENCH_DATA") or "data").expanduser()
-
-
-Folder = Annotated[Path, Parsed(_expanded)]
-Listed = Annotated[tuple[str, ...], Parsed(_listed)]
-DataRoot = Annotated[Folder, Flag(default="$BENCH_DATA, else ./data")]
-WeightsDir = Annotated[Folder, Flag(default="weights under $BENCH_CACHE, else under ~/.cache/anomaly-bench")]
-Masks = Annotated[Literal["nonzero", "half"] | None, Flag(default="what the collection's owners say, else decided")]
-Device = Annotated[str, Limits(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
 
 
 @dataclass(frozen=True)
@@ -146,11 +66,11 @@ class RunOptions:
         time: Then time one fitted detector of each method, as bench time does by its defaults.
     """
 
-    methods: Annotated[tuple[str, ...], Limits(min_length=1), Parsed(_listed), Flag(completions="methods")]
-    datasets: Annotated[str, Parsed(_joined), Flag(completions="datasets")] = "all"
+    methods: Annotated[tuple[str, ...], Limits(min_length=1), Parsed(listed), Flag(completions="methods")]
+    datasets: Annotated[str, Parsed(joined), Flag(completions="datasets")] = "all"
     data_root: DataRoot = field(default_factory=default_data_root)
     masks: Masks = None
-    seeds: Annotated[tuple[Annotated[int, Limits(ge=0)], ...], Limits(min_length=1), Parsed(_listed)] = (0,)
+    seeds: Annotated[tuple[Annotated[int, Limits(ge=0)], ...], Limits(min_length=1), Parsed(listed)] = (0,)
     out: Annotated[
         Folder | None, Flag(default="the newest folder under runs/ with the same cells, else runs/<UTC time>")
     ] = None
@@ -159,7 +79,7 @@ class RunOptions:
         None
     )
     train_scale: Annotated[float, Limits(gt=0, allow_inf_nan=False)] = 1.0
-    set: Annotated[dict[str, dict[str, Any]], Parsed(_assignments)] = field(default_factory=dict)
+    set: Annotated[dict[str, dict[str, Any]], Parsed(assignments)] = field(default_factory=dict)
     preset: Annotated[str | None, Flag(default="each paper's options, on the demo alone demo or embedded")] = None
     penalty_images: Annotated[
         Literal["none"] | Folder | None,
@@ -205,7 +125,7 @@ class EvaluationOptions:
     source: str | None = None
     seed: Annotated[int, Limits(ge=0)] = 0
     datasets: Annotated[
-        str | None, Parsed(_joined), Flag(default="all that the maps are of", completions="datasets")
+        str | None, Parsed(joined), Flag(default="all that the maps are of", completions="datasets")
     ] = None
     data_root: DataRoot = field(default_factory=default_data_root)
     masks: Masks = None
@@ -241,15 +161,6 @@ class SubmissionOptions:
     device: Device = "auto"
 
 
-def _sizes(value: object) -> object:
-    """Take ``256,1024x1224`` to pairs of height and width; lists stay as they are."""
-    if not isinstance(value, str):
-        return value
-    sides = [part.strip().split("x") for part in value.split(",")]
-    return [[*side, *side] if len(side) == 1 else side for side in sides]
-
-
-Sizes = Annotated[tuple[tuple[Annotated[int, Limits(ge=8)], Annotated[int, Limits(ge=8)]], ...], Parsed(_sizes)]
 OneStep = 1e-9
 """As a train scale: so little that every method takes one step."""
 
@@ -284,17 +195,17 @@ class TimingOptions:
     """
 
     run: Annotated[Folder | None, Flag(argument="RUN")] = None
-    methods: Annotated[tuple[str, ...], Parsed(_listed), Flag(completions="methods")] = ()
-    datasets: Annotated[str, Parsed(_joined), Flag(completions="datasets")] = "demo/gravel"
+    methods: Annotated[tuple[str, ...], Parsed(listed), Flag(completions="methods")] = ()
+    datasets: Annotated[str, Parsed(joined), Flag(completions="datasets")] = "demo/gravel"
     data_root: DataRoot = field(default_factory=default_data_root)
-    set: Annotated[dict[str, dict[str, Any]], Parsed(_assignments)] = field(default_factory=dict)
+    set: Annotated[dict[str, dict[str, Any]], Parsed(assignments)] = field(default_factory=dict)
     preset: Annotated[str | None, Flag(default="each paper's options, on the demo demo or embedded")] = None
     train_scale: Annotated[float, Limits(gt=0, allow_inf_nan=False), Flag(default="one step")] = OneStep
     weights_dir: WeightsDir = field(default_factory=default_weights_directory)
     device: Device = "auto"
     protocol: Literal["paper", "rigorous", "mvtec_ad2"] = "paper"
     batch: Annotated[
-        tuple[Annotated[int, Limits(ge=1)], ...] | None, Parsed(_listed), Flag(default="the protocol's")
+        tuple[Annotated[int, Limits(ge=1)], ...] | None, Parsed(listed), Flag(default="the protocol's")
     ] = None
     input_size: Annotated[Sizes | None, Flag(default="each method's own")] = None
     precision: Annotated[Literal["fp32", "bf16", "fp16"] | None, Flag(default="the protocol's")] = None
@@ -367,11 +278,11 @@ def described(model: type[Any]) -> dict[str, str]:
 
 def _checked_set(value: object, command: str) -> Mapping[str, Mapping[str, object]]:
     try:
-        assignments = _assignments(value)
+        parsed = assignments(value)
     except ValueError as error:
         raise _bad_value("set", value, str(error), command) from error
-    assert isinstance(assignments, Mapping)
-    return assignments
+    assert isinstance(parsed, Mapping)
+    return parsed
 
 
 def _merged(

@@ -14,12 +14,13 @@ from bench.machine.environment import command_line, cpu_name
 from bench.options import RunOptions, TimingOptions
 from bench.progress import make_display
 from bench.run import execute, prepare
-from bench.run_folder import locked, new_folder
+from bench.run_folder import locked, new_folder, update_report
 from bench.summary import FAILED, OK
 from bench.timing.job import Setup, Trigger
 from bench.timing.protocols import timing_protocol
 from bench.timing.session import KeptModel, Refused, Row, Timed, models_of_run, time_rows
 from methods.registry import chosen_methods, load_method
+from results.store import RunStore
 from results.timing_store import TIMING_FOLDER
 
 INTERRUPTED = 130
@@ -56,6 +57,9 @@ def time_detectors(options: TimingOptions, console: Console) -> int:
     except KeyboardInterrupt:
         console.print("[bold]interrupted:[/] what has been timed is recorded", highlight=False)
         return INTERRUPTED
+    _print_tables(out, console)
+    folder = update_report(RunStore(root))
+    console.print(f"\nreport: {escape(str(folder / 'report.md'))}", highlight=False, soft_wrap=True)
     return FAILED if failed else OK
 
 
@@ -185,6 +189,19 @@ def _time(rows: Sequence[Row], options: TimingOptions, device: str, out: Path, c
         else:
             _show(event, processes, console)
     return refused
+
+
+def _print_tables(timings: Path, console: Console) -> None:
+    """Print what was measured here; what papers published stands in the report."""
+    from reports.content.document import timing_sections
+    from reports.content.timings import select_timings
+    from reports.rendering.terminal import render_table
+
+    sections = timing_sections(select_timings([timings]))
+    for stem, table in (item for section in sections for item in section.tables.items()):
+        if not stem.endswith("published"):
+            console.print()
+            console.print(render_table(table))
 
 
 def _show(event: Timed, processes: int, console: Console) -> None:

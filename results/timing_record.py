@@ -315,42 +315,6 @@ class Memory(_Strict):
     process_bytes: int | None
 
 
-class Energy(_Strict):
-    """Energy of the GPU's board, host excluded.
-
-    Attributes:
-        joules_per_image: Over a window of at least 10 s, without what the idle board takes.
-        idle_watts: Of the idle board.
-        seconds: Of the window.
-    """
-
-    joules_per_image: float
-    idle_watts: float
-    seconds: float
-
-
-class Exactness(_Strict):
-    """How this artefact's results differ from those of the plain float32 module, on the scenario's test images.
-
-    Attributes:
-        images: How many were compared.
-        map_error: Largest difference of a map's values as a share of the range of the plain map's.
-        score_error: Largest difference of image scores as a share of their range.
-        flipped: Images whose decision changes at the threshold.
-        threshold: Of the image score; where the plain scores' F1 is highest.
-        image_au_roc: Of this artefact, and of the plain one.
-        au_pro: At false positive rates up to 0.3, likewise; ``None`` without masks.
-    """
-
-    images: int
-    map_error: float
-    score_error: float
-    flipped: int
-    threshold: float
-    image_au_roc: tuple[float, float] | None = None
-    au_pro: tuple[float, float] | None = None
-
-
 class Reason(_Strict):
     """Why a measurement is not plainly valid.
 
@@ -381,7 +345,6 @@ class TimingRecord(_Strict):
         event: By events on the device; ``None`` on a CPU.
         cpu: Time of all threads of this process, per pass.
         enqueue: Until the host had handed over everything; ``None`` on a CPU.
-        stages: Share of a pass by name, in milliseconds, of a run of their own.
         throughput: Images per second: ``batch × passes / sum of passes``, by the protocol's clock.
         output_sha256: Of the maps of the first images, rounded to four digits.
         samples: File beside this one with every sample.
@@ -401,12 +364,9 @@ class TimingRecord(_Strict):
     event: Distribution | None = None
     cpu: Distribution
     enqueue: Distribution | None = None
-    stages: dict[str, Distribution] = Field(default_factory=dict)
     throughput: float
     line: Line | None = None
     memory: Memory
-    energy: Energy | None = None
-    exactness: Exactness | None = None
     output_sha256: str
     verdict: Verdict
     samples: str

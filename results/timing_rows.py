@@ -153,24 +153,11 @@ class TimingRow:
         return None if None in bounds else max(bounds)
 
     @property
-    def stages(self) -> dict[str, float]:
-        """Milliseconds by name of the stage: mean of the processes' medians, of those that timed stages."""
-        timed = [record.stages for record in self.records if record.stages]
-        names = [name for name in timed[0] if all(name in stages for stages in timed)] if timed else []
-        return {name: fmean(stages[name].p50 for stages in timed) for name in names}
-
-    @property
     def reserved_bytes(self) -> float | None:
         """Peak memory on the device, mean over processes; ``None`` if not all know theirs."""
         peaks = [record.memory.reserved_bytes for record in self.records]
         known = [peak for peak in peaks if peak is not None]
         return fmean(known) if len(known) == len(peaks) else None
-
-    @property
-    def joules_per_image(self) -> float | None:
-        """Energy of the GPU's board, mean of the processes that measured it; ``None`` if none did."""
-        measured = [record.energy.joules_per_image for record in self.records if record.energy is not None]
-        return fmean(measured) if measured else None
 
 
 @dataclass(frozen=True)

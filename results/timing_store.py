@@ -113,7 +113,7 @@ def read_samples(path: Path) -> Samples:
         ResultError: The file is missing or damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             return Samples(**{name: np.asarray(stored[name], np.float64) for name in stored.files})
     except (OSError, ValueError, TypeError, EOFError, BadZipFile) as error:
         raise ResultError(f"cannot read the samples {path}: {error}; time this row again") from error

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from bench.cli import app
 from bench.protocol import PROTOCOL
 from methods.config import make_config
-from methods.registry import load_method
+from methods.registry import chosen_methods, load_method
 from reports.block import BEGIN, END
 from results.record import Record
 
@@ -121,7 +121,7 @@ def test_methods_and_their_options_exist(page: str, words: list[str]) -> None:
         pytest.skip("the page is executed by a test of its own, with the method that it writes")
     for flag, value in itertools.pairwise(words):
         if flag == "--methods" and value.islower():
-            for name in value.split(","):
+            for name in chosen_methods(value.split(",")):
                 load_method(name)
         elif flag == "--set" and value.islower() and words[0] == "run":
             target, _, setting = value.partition("=")

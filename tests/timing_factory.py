@@ -39,19 +39,9 @@ START = datetime(2026, 11, 1, tzinfo=UTC)
 
 def distribution(mean: float) -> Distribution:
     return Distribution(
-        mean=mean,
-        deviation=0.01 * mean,
-        least=0.98 * mean,
-        greatest=1.1 * mean,
-        p50=mean,
-        p90=1.01 * mean,
-        p95=1.02 * mean,
-        p99=1.05 * mean,
-        p999=None,
-        p90_bound=1.02 * mean,
-        p99_bound=1.06 * mean,
-        outliers=0,
-    )
+        mean=mean, deviation=0.01 * mean, least=0.98 * mean, greatest=1.1 * mean, p50=mean, p90=1.01 * mean,
+        p95=1.02 * mean, p99=1.05 * mean, p999=None, p90_bound=1.02 * mean, p99_bound=1.06 * mean, outliers=0,
+    )  # fmt: skip
 
 
 def machine(gpu: str | None, number: int) -> Machine:
@@ -69,6 +59,42 @@ def machine(gpu: str | None, number: int) -> Machine:
     )
 
 
+def make_subject(method: str) -> Subject:
+    title, _, parameters, bank, gflop = METHODS[method]
+    return Subject(
+        method=method,
+        title=title,
+        config={},
+        deviations=["backbone x_y"] if method == "patchcore" else [],
+        fit_key="f" * 64,
+        model_sha256="a" * 64,
+        scenario="visa/cashew",
+        train_images=450,
+        training_steps=1,
+        train_scale=1.0,
+        memory_bank=round(1e6 * bank),
+        parameters=round(1e6 * parameters),
+        flops=round(1e9 * gflop),
+        search_flops=5_000_000_000 if bank else 0,
+    )
+
+
+def make_sampling(process: int, mean: float) -> Sampling:
+    return Sampling(
+        warm_up=1000,
+        warm_up_seconds=2.0,
+        count=1000,
+        wanted=1000,
+        seconds=mean,
+        stop_reason="count",
+        process=process,
+        processes=3,
+        order=process,
+        cold_start_ms=900.0,
+        load_ms=300.0,
+    )
+
+
 def make_timing(
     method: str = "efficientad_s",
     gpu: str | None = "NVIDIA RTX A6000",
@@ -82,7 +108,7 @@ def make_timing(
     **setting: Any,
 ) -> TimingRecord:
     """A record of one process; its times follow from method, GPU, batch and process."""
-    title, milliseconds, parameters, bank, gflop = METHODS[method]
+    milliseconds = METHODS[method][1]
     factor = GPUS[gpu] if gpu is not None else 200.0
     mean = milliseconds * factor * (1 if batch == 1 else 0.7 * batch) * (1 + 0.004 * process)
     created = START + timedelta(days=session, minutes=process)
@@ -91,22 +117,7 @@ def make_timing(
         session=f"session {session} of {number}",
         created=created,
         command="bench time",
-        subject=Subject(
-            method=method,
-            title=title,
-            config={},
-            deviations=["backbone x_y"] if method == "patchcore" else [],
-            fit_key="f" * 64,
-            model_sha256="a" * 64,
-            scenario="visa/cashew",
-            train_images=450,
-            training_steps=1,
-            train_scale=1.0,
-            memory_bank=round(1e6 * bank),
-            parameters=round(1e6 * parameters),
-            flops=round(1e9 * gflop),
-            search_flops=5_000_000_000 if bank else 0,
-        ),
+        subject=make_subject(method),
         setting=Setting(
             **{
                 "protocol": "paper",
@@ -129,19 +140,7 @@ def make_timing(
         ),
         machine=machine(gpu, number),
         host_state=HostState(load=0.1, steal=0.0, throttled_seconds=0.0, busy_elsewhere=0.0, garbage_collector=False),
-        sampling=Sampling(
-            warm_up=1000,
-            warm_up_seconds=2.0,
-            count=1000,
-            wanted=1000,
-            seconds=mean,
-            stop_reason="count",
-            process=process,
-            processes=3,
-            order=process,
-            cold_start_ms=900.0,
-            load_ms=300.0,
-        ),
+        sampling=make_sampling(process, mean),
         wall=distribution(mean * 1.01),
         event=distribution(mean) if gpu else None,
         cpu=distribution(mean * (1 if gpu else 8)),
@@ -160,8 +159,7 @@ def change(record: TimingRecord, **changes: Any) -> TimingRecord:
     """The same record with some fields replaced; a dictionary replaces fields of a part: ``subject={"config": {}}``."""
     document = record.model_dump()
     for name, value in changes.items():
-        merges = isinstance(value, dict) and isinstance(document[name], dict) and name != "stages"
-        document[name] = {**document[name], **value} if merges else value
+        document[name] = {**document[name], **value} if isinstance(value, dict) else value
     return TimingRecord.model_validate(document)
 
 

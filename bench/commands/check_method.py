@@ -11,7 +11,7 @@ from rich.text import Text
 
 from bench.commands.flags import console
 from bench.errors import unknown_name
-from bench.options import Flag, Parsed
+from bench.option_types import Flag, Parsed
 from methods.conformance import BUILT_IN_SETUPS, CHECKS, Outcome, Setup, Subject, run_check
 from methods.registry import load_method
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from bench.commands.flags import console
-from bench.options import Flag, Folder
+from bench.option_types import Flag, Folder
 
 if TYPE_CHECKING:
     from bench.comparison import Comparison, Difference, PartComparison

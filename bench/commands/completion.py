@@ -7,7 +7,7 @@ from pathlib import Path
 import typer
 
 from bench.errors import user_errors
-from bench.options import default_data_root
+from bench.option_types import default_data_root
 
 
 def complete_methods(incomplete: str) -> list[str]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from bench.commands.flags import console
-from bench.options import DataRoot, default_data_root
+from bench.option_types import DataRoot, default_data_root
 
 
 @dataclass(frozen=True)

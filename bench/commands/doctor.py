@@ -12,7 +12,7 @@ from typing import Literal
 
 from bench.commands.flags import console
 from bench.errors import user_errors
-from bench.options import DataRoot, WeightsDir, default_data_root
+from bench.option_types import DataRoot, WeightsDir, default_data_root
 from methods.weights.files import default_weights_directory
 
 _STYLE = {"ok": "green", "missing": "red", "note": "yellow"}

@@ -17,7 +17,8 @@ from bench.commands.completion import (
     complete_methods,
     complete_weights,
 )
-from bench.options import Flag, described, flag_name, resolve
+from bench.option_types import Flag
+from bench.options import described, flag_name, resolve
 
 if TYPE_CHECKING:
     from rich.console import Console

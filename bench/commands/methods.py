@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from bench.commands.flags import console
 from bench.commands.method_cards import card, licences_of, needs_of, parameters_of, status_of
 from bench.errors import UsageError
-from bench.options import Flag, Folder, described
+from bench.option_types import Flag, Folder
+from bench.options import described
 
 if TYPE_CHECKING:
     from methods.detector import Detector

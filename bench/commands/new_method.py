@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from bench.errors import UsageError
-from bench.options import Flag, Folder
+from bench.option_types import Flag, Folder
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 from bench.commands.flags import console
-from bench.options import Flag, Folder
+from bench.option_types import Flag, Folder
 
 STALE = 3
 

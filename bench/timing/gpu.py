@@ -145,16 +145,6 @@ def summarise(samples: Sequence[GpuSample]) -> GpuState:
     )
 
 
-def energy_millijoules(device: torch.device) -> int | None:
-    """The board's energy counter; ``None`` where there is none. Differences of it mean something."""
-    try:
-        nvml = _nvml()
-        identity = str(getattr(torch.cuda.get_device_properties(device), "uuid", ""))
-        return int(nvml.nvmlDeviceGetTotalEnergyConsumption(_handle(nvml, identity, device)))
-    except Exception:  # NVML raises errors of its own, or is missing
-        return None
-
-
 def _look(connection: Connection, identity: str, index: int) -> None:
     """Sample until the other side says something, then send what was seen, or why nothing was."""
     samples: list[GpuSample] = []

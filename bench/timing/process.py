@@ -36,8 +36,8 @@ from bench.timing.subject import ReadyDetector, prepare
 from bench.timing.verdicts import Observation, judge
 from methods.common.precision import tensor_float_32
 from results.published import gpu_peak
-from results.timing_record import Line, Sampling, TimingRecord
-from results.timing_store import append_timing, timing_file_name, write_samples
+from results.timing_record import Line, Machine, Memory, Sampling, TimingRecord
+from results.timing_store import Samples, append_timing, timing_file_name, write_samples
 
 
 def main() -> None:
@@ -99,6 +99,21 @@ def time_job(job: Job) -> TimingRecord:
         precisions=network_types(ready.module),
         recompiled=recompiled,
     )
+    sampling = _sampling(job, protocol, ready, measured)
+    return _record(job, machine, seen, samples, sampling=sampling, line=line, memory=memory)
+
+
+def _record(
+    job: Job,
+    machine: Machine,
+    seen: Observation,
+    samples: Samples,
+    *,
+    sampling: Sampling,
+    line: Line | None,
+    memory: Memory,
+) -> TimingRecord:
+    """Judge what was seen, and write it: samples first, as the record exists from the moment that all is there."""
     started = datetime.strptime(job.session, SESSION_FORMAT).replace(tzinfo=UTC)
     file = job.out / timing_file_name(machine.id, started, machine.git_commit)
     name = f"{file.stem}/{job.order:04d}.npz"
@@ -107,11 +122,11 @@ def time_job(job: Job) -> TimingRecord:
         created=datetime.now(UTC),
         command=job.command,
         subject=job.subject,
-        setting=ready.setting,
+        setting=seen.setting,
         machine=machine,
-        host_state=host_watch.state,
-        gpu_state=gpu_watch.state,
-        sampling=_sampling(job, protocol, ready, measured),
+        host_state=seen.host,
+        gpu_state=seen.gpu,
+        sampling=sampling,
         wall=distribution(samples.wall_ms),
         cpu=distribution(samples.cpu_ms),
         event=None if samples.event_ms is None else distribution(samples.event_ms),
@@ -119,7 +134,7 @@ def time_job(job: Job) -> TimingRecord:
         throughput=throughput(job.setup.batch, seen.milliseconds),
         line=line,
         memory=memory,
-        output_sha256=digest(maps),
+        output_sha256=digest(seen.maps),
         verdict=judge(seen),
         samples=name,
     )

@@ -109,8 +109,3 @@ def spread(milliseconds: Samples) -> float | None:
 def throughput(batch: int, milliseconds: Samples) -> float:
     """Images per second: ``batch × passes`` divided by the sum of all passes (16 000 / sum of 1000 of 16)."""
     return float(batch * len(milliseconds) / (milliseconds.sum() / 1e3))
-
-
-def joules_per_image(start_mj: int, end_mj: int, seconds: float, idle_watts: float, images: int) -> float:
-    """Energy of the board per image, without what it takes when idle, from two readings of its counter in mJ."""
-    return ((end_mj - start_mj) / 1e3 - idle_watts * seconds) / images

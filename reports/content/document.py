@@ -10,7 +10,6 @@ from reports.content.leakage import leakage_table
 from reports.content.other_definitions import DefinitionSpread, definition_spread, definitions_table
 from reports.content.provenance import Description, describe_rows, provenance, timing_machines
 from reports.content.selection import NO_RESULTS, Part, Selection, unique_stems
-from reports.content.stage_plot import StagePlot, stage_plots
 from reports.content.tables import Table, accuracy_table, failure_table, published_table, scenario_table, stamps
 from reports.content.thresholds import condition_table, threshold_table
 from reports.content.timing_comparison import comparison_tables, ranking_table
@@ -23,7 +22,7 @@ from reports.content.trade_off import TradeOffPlot, trade_off_plots
 _LOG_LINES = 12
 
 
-Shown = DotPlot | ExampleSheet | DefinitionSpread | LatencyPlot | TradeOffPlot | CurvePlot | StagePlot
+Shown = DotPlot | ExampleSheet | DefinitionSpread | LatencyPlot | TradeOffPlot | CurvePlot
 """What a figure may show."""
 
 
@@ -158,7 +157,6 @@ def timing_sections(timings: TimingSelection, selection: Selection = NO_RESULTS)
         }
         shown: dict[str, Shown] = {
             **trade_off_plots(selection, timings, device),
-            **{f"stages-{end}": plot for end, plot in stage_plots(timings, device).items()},
             **curve_plots(timings, device),
         }
         tables = {f"tables/timing-{stem}": table for stem, table in own.items() if table is not None}

@@ -1,4 +1,4 @@
-"""What an image costs: parameters, operations, time, memory, energy, money; and what papers published of that."""
+"""What an image costs: parameters, operations, time, memory, money; and what papers published of that."""
 
 from collections.abc import Sequence
 
@@ -56,13 +56,11 @@ def efficiency_table(timings: TimingSelection, device: Device, protocol: str) ->
     for row in rows:
         by_identity.setdefault(row.identity, {})[row.setting.batch] = row
     settings, marks, body = setting_texts(rows), Marks(), []
-    with_energy = any(row.joules_per_image is not None for row in rows)
     for identity, by_batch in by_identity.items():
         single, batched = by_batch.get(1), by_batch.get(_THROUGHPUT_BATCH)
         if single is None and batched is None:
             continue
         row = single or next(iter(by_batch.values()))
-        energy = milliseconds(_scaled(batched.joules_per_image, 1e3) if batched else None)
         body.append(
             (
                 row_label(row, marks),
@@ -71,20 +69,17 @@ def efficiency_table(timings: TimingSelection, device: Device, protocol: str) ->
                 Field(estimate_text(batched.throughput), reason_marks(batched, marks)) if batched else Field(UNDEFINED),
                 Field(_with_bank(row)),
                 Field(_with_search(row)),
-                Field(milliseconds(_scaled(single.reserved_bytes, 1e-6) if single else None)),
-                *([Field(energy)] if with_energy else []),
+                Field(_megabytes(single.reserved_bytes if single else None)),
             )
         )
     if not body:
         return None
-    numbers = (_LATENCY, _THROUGHPUT, _PARAMETERS, _FLOPS, _MEMORY, *(["Energy, mJ/image"] if with_energy else []))
+    numbers = (_LATENCY, _THROUGHPUT, _PARAMETERS, _FLOPS, _MEMORY)
     columns = (Column("Method"), Column("Setting"), *(Column(title, numeric=True) for title in numbers))
     text = (
         f"Latency and memory at batch size 1, throughput at {_THROUGHPUT_BATCH}. {_COUNTED} Memory: peak of what the "
         "allocator reserves, MB = 10^6 bytes."
     )
-    if with_energy:
-        text += f" Energy: of the GPU's board at batch size {_THROUGHPUT_BATCH}, without what it takes when idle."
     title = f"{timings.title(device)}: efficiency, protocol {protocol}"
     return Table(title, columns, tuple(body), (*about(rows), Note("", text), *marks.notes()))
 
@@ -100,7 +95,6 @@ def price_table(timings: TimingSelection) -> Table | None:
     for row in sorted(best.values(), key=lambda row: (row.device, row.subject.title.casefold())):
         price = price_of(row.device.name, timings.prices)
         assert price is not None
-        joules = row.joules_per_image
         body.append(
             (
                 row_label(row, marks),
@@ -110,17 +104,14 @@ def price_table(timings: TimingSelection) -> Table | None:
                 Field(estimate_text(row.throughput), reason_marks(row, marks)),
                 Field(_money(price)),
                 Field(milliseconds(price.per_million(row.throughput.value))),
-                # A joule per image is a megajoule per million of them.
-                Field(milliseconds(_scaled(joules, 1 / 3.6))),
-                Field(f"{3.6e6 / joules:,.0f}" if joules else UNDEFINED),
             )
         )
-    numbers = ("Batch", "images/s", "Per hour", "Per million images", "kWh per million", "Images per kWh")
+    numbers = ("Batch", "images/s", "Per hour", "Per million images")
     columns = (
         *(Column(title) for title in ("Method", "Where", "Setting")),
         *(Column(title, numeric=True) for title in numbers),
     )
-    note = Note("", "At full load, the batch size of highest throughput, and the user's prices. kWh: GPU board only.")
+    note = Note("", "At full load, the batch size of highest throughput, and the user's prices.")
     return Table("Cost of a million images", columns, tuple(body), (note, *marks.notes())) if body else None
 
 
@@ -181,8 +172,8 @@ def _with_search(row: TimingRow) -> str:
     return f"{subject.flops / 1e9:,.3f}{search}"
 
 
-def _scaled(value: float | None, factor: float) -> float | None:
-    return None if value is None else value * factor
+def _megabytes(value: float | None) -> str:
+    return UNDEFINED if value is None else f"{value / 1e6:,.0f}"
 
 
 def _one_decimal(value: float | None) -> str:

@@ -206,7 +206,6 @@ _TIMINGS: Columns[TimingRow] = {
     "flops": lambda row: row.subject.flops,
     "search_flops": lambda row: row.subject.search_flops,
     "reserved_bytes": lambda row: row.reserved_bytes,
-    "joules_per_image": lambda row: row.joules_per_image,
     "verdict": lambda row: row.verdict.status,
     "reasons": lambda row: "; ".join(f"{reason.check}: {reason.text}" for reason in row.verdict.reasons),
     "code": lambda row: row.code,

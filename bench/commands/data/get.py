@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from bench.commands.flags import console
 from bench.commands.transfer import Transfer, say
 from bench.errors import UsageError, unknown_name
-from bench.options import Flag, Folder, default_data_root
+from bench.option_types import Flag, Folder, default_data_root
 
 if TYPE_CHECKING:
     from pathlib import Path

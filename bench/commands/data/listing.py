@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from bench.commands.data.get import introduce, published
 from bench.commands.flags import console
-from bench.options import DataRoot, Flag, default_data_root
+from bench.option_types import DataRoot, Flag, default_data_root
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
 
 from bench.commands.flags import console
-from bench.options import DataRoot, Flag, Folder, Limits, Masks, default_data_root
+from bench.option_types import DataRoot, Flag, Folder, Limits, Masks, default_data_root
 
 if TYPE_CHECKING:
     from pathlib import Path

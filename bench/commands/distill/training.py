@@ -15,7 +15,7 @@ from bench.datasets.photographs import PhotographFolder
 from bench.errors import UsageError
 from bench.machine.devices import choose_slots
 from bench.machine.memory import keep_freed_memory
-from bench.options import Device, Folder, WeightsDir
+from bench.option_types import Device, Folder, WeightsDir
 from methods.weights.files import default_weights_directory
 
 if TYPE_CHECKING:

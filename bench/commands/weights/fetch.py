@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from bench.commands.flags import console
 from bench.commands.transfer import Transfer, say
 from bench.errors import UsageError, unknown_name
-from bench.options import Flag, Listed, WeightsDir
+from bench.option_types import Flag, Listed, WeightsDir
 from methods.weights.files import default_weights_directory
 
 if TYPE_CHECKING:

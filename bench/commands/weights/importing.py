@@ -8,7 +8,7 @@ from typing import Annotated
 from bench.commands.flags import console
 from bench.commands.transfer import say
 from bench.errors import UsageError
-from bench.options import Flag, WeightsDir
+from bench.option_types import Flag, WeightsDir
 from methods.weights.files import default_weights_directory
 
 NOT_ALL = 3

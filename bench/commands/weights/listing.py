@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from bench.commands.flags import console
-from bench.options import WeightsDir
+from bench.option_types import WeightsDir
 from methods.weights.files import default_weights_directory
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from bench.commands.flags import console
 from bench.commands.transfer import say
 from bench.commands.weights.listing import document
-from bench.options import WeightsDir
+from bench.option_types import WeightsDir
 from methods.weights.files import default_weights_directory
 
 CORRUPT = 3

@@ -61,7 +61,7 @@ def symbols(labels: Sequence[str]) -> dict[str, dict[str, Any]]:
     # Gray stands for what is doubtful.
     colours = [colour for colour in palette(10) if len({round(part, 2) for part in colour}) > 1]
     return {
-        label: {"color": colours[index % 9], "marker": _MARKERS[(index + index // 9) % 10]}
+        label: {"color": colours[index % 9], "marker": _MARKERS[(index % 9 + index // 9) % 10]}
         for index, label in enumerate(labels)
     }
 

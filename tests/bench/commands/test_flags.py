@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from bench.commands.flags import add_command
 from bench.errors import UsageError
-from bench.options import Flag, Folder, Limits, Parsed
+from bench.option_types import Flag, Folder, Limits, Parsed
 
 Invoke = Callable[..., Any]
 

@@ -10,7 +10,6 @@ from bench.timing.statistics import (
     bound_rank,
     distribution,
     drift,
-    joules_per_image,
     median_half_width,
     percentile_bound,
     spread,
@@ -89,8 +88,3 @@ def test_passes_that_depend_on_the_one_before_widen_the_interval() -> None:
         walk[number] = 0.95 * walk[number - 1] + noise[number]
     alone = 100 + noise * walk.std() / noise.std()
     assert median_half_width(100 + walk) > 2 * median_half_width(alone)
-
-
-def test_energy_is_what_exceeds_the_idle_board() -> None:
-    # 10 s at 350 W, of which 100 W idle, for 1000 images.
-    assert joules_per_image(5_000, 3_505_000, 10.0, 100.0, 1000) == pytest.approx(2.5)
