@@ -135,12 +135,13 @@ def timing_sections(timings: TimingSelection, selection: Selection = NO_RESULTS)
         timings: What was timed.
         selection: Results of the same methods, whose accuracy stands against their time.
     """
+    kinds = {"gpu": timings.gpus, "cpu": timings.cpus}
     common = {
         **device_tables(timings),
-        "timing-line": line_table(timings),
+        **{f"timing-line-{kind}": line_table(timings, rows) for kind, rows in kinds.items()},
         "timing-ranking": ranking_table(timings),
         "timing-costs": cost_table(timings),
-        "timing-prices": price_table(timings),
+        **{f"timing-prices-{kind}": price_table(timings, rows) for kind, rows in kinds.items()},
         **published_tables(timings),
         "timing-invalid": invalid_table(timings),
     }

@@ -5,9 +5,7 @@ from dataclasses import dataclass
 
 from reports.errors import ReportError
 
-_PRICE = re.compile(
-    r"(?:(?P<device>[^=]+)=)?\s*(?P<amount>\d+(?:\.\d+)?)\s*(?P<currency>[^\W\d_]{1,5}|[€$£¥])?\s*/\s*h"
-)
+_PRICE = re.compile(r"(?:(?P<device>[^=]+)=)?\s*(?P<amount>\d+(?:\.\d+)?)\s*(?P<currency>[^\W\d_]{1,5})?\s*/\s*h")
 
 
 @dataclass(frozen=True)

@@ -84,10 +84,10 @@ def efficiency_table(timings: TimingSelection, device: Device, protocol: str) ->
     return Table(title, columns, tuple(body), (*about(rows), Note("", text), *marks.notes()))
 
 
-def price_table(timings: TimingSelection) -> Table | None:
-    """What a million images cost on every device that has a price, at each row's best batch size."""
+def price_table(timings: TimingSelection, rows: Sequence[TimingRow]) -> Table | None:
+    """What a million images cost on the devices with a price, of some rows; ``None`` if no device has one."""
     best: dict[tuple[str, Device], TimingRow] = {}
-    for row in timings.rows:
+    for row in rows:
         place = (row.identity, row.device)
         if row.setting.mode != "line" and price_of(row.device.name, timings.prices) is not None:
             best[place] = max(best.get(place, row), row, key=lambda row: row.throughput.value)

@@ -130,11 +130,12 @@ def processor_table(timings: TimingSelection, device: Device) -> Table | None:
     return Table(title, columns, tuple(body), (*about(rows), bounds, *marks.notes()))
 
 
-def line_table(timings: TimingSelection) -> Table | None:
-    """What production lines have seen; ``None`` if none was timed."""
-    rows = [row for row in timings.rows if row.setting.mode == "line"]
+def line_table(timings: TimingSelection, rows: Sequence[TimingRow]) -> Table | None:
+    """What production lines have seen, of some rows; ``None`` if none was timed."""
     marks, body = Marks(), []
     for row in rows:
+        if row.setting.mode != "line":
+            continue
         lines = [record.line for record in row.records if record.line is not None]
         missed, triggers = sum(line.missed for line in lines), sum(line.triggers for line in lines)
         rates = [line.sustainable_rate for line in lines]
@@ -165,7 +166,7 @@ def line_table(timings: TimingSelection) -> Table | None:
         "confidence, the largest of the processes. Sustainable: highest rate at which at most one miss in 10,000 is "
         "shown; that takes 29,956 passes.",
     )
-    return Table("Production line", columns, tuple(body), (note, *marks.notes())) if rows else None
+    return Table("Production line", columns, tuple(body), (note, *marks.notes())) if body else None
 
 
 def invalid_table(timings: TimingSelection) -> Table | None:

@@ -144,9 +144,30 @@ def test_a_line_says_what_is_shown_and_what_is_not(tmp_path: Path) -> None:
     )  # fmt: skip
     records = [make_timing(process=process, line=line) for process in range(3)]
     tables = tables_of([write(tmp_path, *records)])
-    (row,) = texts(tables["timing-line"])
+    (row,) = texts(tables["timing-line-gpu"])
     assert row[2:] == ["40", "20", "6 of 3,000", "0.63 %", "3", "not shown", "VALID"]
     assert "timing-paper-latency" not in tables, "passes of a line are no latency"
+
+
+def test_no_table_has_rows_of_gpus_and_processors(tmp_path: Path) -> None:
+    line = Line(
+        rate=40,
+        arrivals="fixed",
+        deadline_ms=20,
+        triggers=30_000,
+        missed=0,
+        miss_bound=1e-4,
+        response=make_timing().wall,
+        greatest_backlog=1,
+        sustainable_rate=44.0,
+        sustainable_at=1e-4,
+    )
+    records = [make_timing(gpu=gpu, line=own) for gpu in ("Tesla V100", None) for own in (line, None)]
+    tables = tables_of([write(tmp_path, *records)], prices=parse_prices("1/h"))
+    for table in tables.values():
+        words = str(table)
+        assert not ("Tesla V100, 300 W" in words and "Some Processor" in words), table.title
+    assert len(tables["timing-line-cpu"].rows) == len(tables["timing-prices-cpu"].rows) == 1
 
 
 def test_published_latencies_are_hollow_and_of_the_same_gpu(tmp_path: Path) -> None:
@@ -260,21 +281,21 @@ def test_rows_of_one_device_are_compared_with_the_fastest(tmp_path: Path) -> Non
 def test_a_million_images_cost_what_the_user_says_an_hour_does(tmp_path: Path) -> None:
     records = [change(make_timing(batch=batch), throughput=rate) for batch, rate in ((1, 400.0), (16, 500.0))]
     folder = write(tmp_path, *records, make_timing(gpu="Tesla V100", number=2))
-    assert "timing-prices" not in tables_of([folder])
+    assert not any("prices" in stem for stem in tables_of([folder]))
     tables = tables_of([folder], prices=parse_prices("A6000=1.8 EUR/h"))
-    ((*_, batch, rate, price, cost),) = texts(tables["timing-prices"])
+    ((*_, batch, rate, price, cost),) = texts(tables["timing-prices-gpu"])
     assert (batch, rate, price, cost) == ("16", "500", "1.8 EUR", "1.00")
 
 
-@pytest.mark.parametrize("text", ["cheap", "1.2", "0/h", "-1/h", "1.2 EUR", "A6000=/h"])
+@pytest.mark.parametrize("text", ["cheap", "1.2", "0/h", "-1/h", "1.2 EUR", "A6000=/h", "1 €/h"])
 def test_a_price_of_another_form_is_refused(text: str) -> None:
     with pytest.raises(ReportError, match="--price does not take"):
         parse_prices(text)
 
 
 def test_a_price_for_a_device_goes_before_one_for_all() -> None:
-    prices = parse_prices("1.2/h, a6000=0.8 €/h")
-    assert price_of("NVIDIA RTX A6000", prices) == Price("a6000", 0.8, "€")
+    prices = parse_prices("1.2/h, a6000=0.8 EUR/h")
+    assert price_of("NVIDIA RTX A6000", prices) == Price("a6000", 0.8, "EUR")
     assert price_of("Tesla V100", prices) == Price("", 1.2, "")
     assert price_of("Tesla V100", prices[1:]) is None
 
