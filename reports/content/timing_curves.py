@@ -77,10 +77,9 @@ def curve_plots(timings: TimingSelection, device: Device) -> dict[str, CurvePlot
             f"{words}: latency by size of the memory bank",
             "Values in the memory bank",
             "Latency in ms",
-            _curves([row for row in single if row.subject.memory_bank], _but_bank, lambda row: row.subject.memory_bank,
-                    _latency),
+            _curves(single, _but_bank, lambda row: row.subject.memory_bank, _latency),
             (),
-        )  # fmt: skip
+        )
     return {stem: plot for stem, plot in plots.items() if plot.curves}
 
 

@@ -60,10 +60,7 @@ def symbols(labels: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Colour and marker of each of some things that a plot tells apart; those after the ninetieth repeat."""
     # Gray stands for what is doubtful.
     colours = [colour for colour in palette(10) if len({round(part, 2) for part in colour}) > 1]
-    return {
-        label: {"color": colours[index % 9], "marker": _MARKERS[(index % 9 + index // 9) % 10]}
-        for index, label in enumerate(labels)
-    }
+    return {label: {"color": colours[index % 9], "marker": _MARKERS[index % 10]} for index, label in enumerate(labels)}
 
 
 def add_legend(figure: Figure, handles: Sequence[Any], below: float) -> float:
