@@ -193,10 +193,12 @@ def _time(rows: Sequence[Row], options: TimingOptions, device: str, out: Path, c
 
 def _print_tables(timings: Path, console: Console) -> None:
     """Print what was measured here; what papers published stands in the report."""
-    from reports.content.timings import select_timings, timing_tables
+    from reports.content.document import timing_sections
+    from reports.content.timings import select_timings
     from reports.rendering.terminal import render_table
 
-    for stem, table in timing_tables(select_timings([timings])).items():
+    sections = timing_sections(select_timings([timings]))
+    for stem, table in (item for section in sections for item in section.tables.items()):
         if not stem.endswith("published"):
             console.print()
             console.print(render_table(table))

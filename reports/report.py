@@ -7,7 +7,8 @@ from typing import Literal
 import jinja2
 
 from reports.content.document import Document, make_document
-from reports.content.selection import Selection, read_runs
+from reports.content.prices import parse_prices
+from reports.content.selection import NO_RESULTS, Selection, read_runs
 from reports.content.timings import TimingSelection, holds_only_timings, select_timings
 from reports.errors import ReportError
 from reports.rendering import latex, markdown
@@ -19,7 +20,9 @@ from results.atomic import write_atomically
 FORMATS = ("md", "tex", "csv")
 
 
-def write_report(runs: Sequence[Path], out: Path, formats: Collection[str] = FORMATS) -> list[Path]:
+def write_report(
+    runs: Sequence[Path], out: Path, formats: Collection[str] = FORMATS, *, collapse: bool = False, price: str = ""
+) -> list[Path]:
     """Write the report of some runs.
 
     ``md`` is ``report.md`` with PNG figures, ``tex`` is ``report.tex`` with its tables apart and PDF figures, ``csv``
@@ -31,46 +34,52 @@ def write_report(runs: Sequence[Path], out: Path, formats: Collection[str] = FOR
         runs: Run folders, and files or folders of timings.
         out: Folder to write to.
         formats: Of ``md``, ``tex``, ``csv``.
+        collapse: Join machines with the same GPU in tables of timings.
+        price: What an hour of a device costs: ``1.2/h``, ``A6000=0.8 EUR/h,H100=2.5 EUR/h``.
 
     Returns:
         The files written.
 
     Raises:
-        ReportError: There is no record, or a format is unknown.
+        ReportError: There is no record, or a format or a price is unknown.
         results.errors.ResultError: A record cannot be read or a file cannot be written.
     """
-    files = make_report(runs, formats)
+    files = make_report(runs, formats, collapse=collapse, price=price)
     for name, content in files.items():
         _write(out / name, content)
     return [out / name for name in files]
 
 
-def check_report(runs: Sequence[Path], out: Path, formats: Collection[str] = FORMATS) -> list[Path]:
+def check_report(
+    runs: Sequence[Path], out: Path, formats: Collection[str] = FORMATS, *, collapse: bool = False, price: str = ""
+) -> list[Path]:
     """Make the report of some runs in memory, and return the files in ``out`` that are missing or differ from it.
 
     Figures compare byte by byte: another version of matplotlib than the one that drew them may count as a difference.
 
     Raises:
-        ReportError: There is no record, or a format is unknown.
+        ReportError: There is no record, or a format or a price is unknown.
         results.errors.ResultError: A record cannot be read.
     """
-    files = make_report(runs, formats)
+    files = make_report(runs, formats, collapse=collapse, price=price)
     return [out / name for name, content in files.items() if _read(out / name) != content]
 
 
-def make_report(runs: Sequence[Path], formats: Collection[str]) -> dict[str, bytes]:
-    """Make the files of a report: name within its folder to content.
+def make_report(
+    runs: Sequence[Path], formats: Collection[str], *, collapse: bool = False, price: str = ""
+) -> dict[str, bytes]:
+    """Make the files of a report: name within its folder to content; what it takes is as for :func:`write_report`.
 
     Raises:
-        ReportError: There is no record, or a format is unknown.
+        ReportError: There is no record, or a format or a price is unknown.
         results.errors.ResultError: A record cannot be read.
     """
     unknown = sorted(set(formats) - set(FORMATS))
     if unknown:
         raise ReportError(f"unknown report format {', '.join(unknown)}; allowed: {', '.join(FORMATS)}")
-    timings = select_timings([run for run in runs if run.exists()])
+    timings = select_timings(runs, collapse=collapse, prices=parse_prices(price))
     accuracies = [run for run in runs if not holds_only_timings(run)]
-    selection = read_runs(accuracies) if accuracies else Selection((), ())
+    selection = read_runs(accuracies) if accuracies else NO_RESULTS
     document = make_document(selection, timings)
     files: dict[str, bytes] = {}
     if "md" in formats:
@@ -105,10 +114,13 @@ def _tabular(selection: Selection, timings: TimingSelection) -> dict[str, bytes]
         "definitions.csv": definitions_csv(selection),
         "timing.csv": timing_csv(timings),
     }
+    files = {name: text.encode() for name, text in more.items() if text}
+    if not selection.results:
+        return files
     return {
         "metrics.csv": metrics_csv(selection).encode(),
         "means.csv": means_csv(selection).encode(),
-        **{name: text.encode() for name, text in more.items() if text},
+        **files,
         # Last: a report is whole when this file is there.
         "cells.csv": cells_csv(selection).encode(),
     }

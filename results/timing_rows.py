@@ -107,6 +107,11 @@ class TimingRow:
         return self.newest.setting
 
     @property
+    def identity(self) -> str:
+        """Equal for two rows if and only if they differ in nothing but device and batch size."""
+        return _identity(self.newest, batch=0)
+
+    @property
     def code(self) -> str:
         """What made it: commit, with a plus for changes, or version of the package."""
         machine = self.newest.machine
@@ -131,6 +136,11 @@ class TimingRow:
         """Images per second."""
         values = [record.throughput for record in self.records]
         return with_interval(values) if self.setting.protocol == "rigorous" else with_deviation(values)
+
+    @property
+    def median(self) -> Estimate:
+        """Milliseconds per pass by the protocol's clock: mean of the processes' medians, whatever the protocol."""
+        return with_interval([protocol_clock(record).p50 for record in self.records])
 
     @property
     def cpu(self) -> Estimate:
@@ -217,7 +227,7 @@ def compare_rows(row: TimingRow, other: TimingRow) -> Comparison:
     logarithms = [
         math.log(protocol_clock(record).p50 / theirs[place])
         for record in row.records
-        if (place := (record.session, record.sampling.process)) in theirs
+        if row.device == other.device and (place := (record.session, record.sampling.process)) in theirs
     ]
     if not logarithms:
         return Comparison(None, None, None, "indistinguishable")
@@ -257,13 +267,16 @@ def with_deviation(values: Sequence[float]) -> Estimate:
 
 def _row_key(record: TimingRecord, **other_setting: object) -> str:
     """Equal for two records if and only if they belong to the same row, with some of its setting replaced."""
+    return json.dumps([_identity(record, **other_setting), vars(Device.of(record))])
+
+
+def _identity(record: TimingRecord, **other_setting: object) -> str:
     subject, setting, line = record.subject, record.setting, record.line
     detector = subject.model_dump(mode="json", include={"method", "config", "deviations", "weights", "memory_bank"})
     # Threads are part of the device where that is a processor, and nothing to speak of else.
     run = {**setting.model_dump(mode="json", exclude={"threads"}), **other_setting}
     rate = (line.rate, line.arrivals, line.deadline_ms) if line is not None else None
-    device = vars(Device.of(record))
-    return json.dumps([detector, run, rate, device], sort_keys=True)
+    return json.dumps([detector, run, rate], sort_keys=True)
 
 
 def _session_row(records: list[TimingRecord]) -> TimingRow:

@@ -46,7 +46,7 @@ def distribution(mean: float) -> Distribution:
 
 def machine(gpu: str | None, number: int) -> Machine:
     return Machine(
-        id=f"{number:012x}",
+        id=f"{number:x}" * 12,
         cpu="Some Processor" if gpu is None else "Another_Processor & Co",
         cores=8,
         memory_bytes=2**36,
@@ -153,6 +153,14 @@ def make_timing(
         ),
         samples="samples.npz",
     )
+
+
+def change(record: TimingRecord, **changes: Any) -> TimingRecord:
+    """The same record with some fields replaced; a dictionary replaces fields of a part: ``subject={"config": {}}``."""
+    document = record.model_dump()
+    for name, value in changes.items():
+        document[name] = {**document[name], **value} if isinstance(value, dict) else value
+    return TimingRecord.model_validate(document)
 
 
 def write_machines(folder: Path, *, batches: tuple[int, ...] = (1, 16)) -> list[Path]:

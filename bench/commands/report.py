@@ -21,13 +21,18 @@ class ReportOptions:
         out: Folder to write to.
         into: Instead write the tables of means into this Markdown file, between its two markers.
         check: Write nothing; exit with 3 if a file is missing or not up to date.
+        collapse: Join machines with the same GPU to one column of timings: median [least, greatest].
+        price: What an hour of a device costs, for the costs of a million images: 1.2/h, or DEVICE=0.8 EUR/h, comma
+            separated.
     """
 
     runs: Annotated[list[Folder], Flag(argument="RUN...")]
     format: str = "md,tex,csv"
-    out: Annotated[Folder | None, Flag(default="report in the run folder; of several runs, report here")] = None
+    out: Annotated[Folder | None, Flag(default="report in the run folder; of several or of a file, report here")] = None
     into: Folder | None = None
     check: bool = False
+    collapse: bool = False
+    price: str = ""
 
 
 def report(options: ReportOptions) -> int:
@@ -38,11 +43,13 @@ def report(options: ReportOptions) -> int:
 def _write_report(options: ReportOptions) -> int:
     from reports.report import check_report, write_report
 
-    folder = options.out or (options.runs[0] / "report" if len(options.runs) == 1 else Path("report"))
+    (first, *others) = options.runs
+    folder = options.out or (first / "report" if not others and not first.is_file() else Path("report"))
     formats = [part.strip() for part in options.format.split(",") if part.strip()]
     if options.check:
-        return _say_stale(check_report(options.runs, folder, formats), folder)
-    for path in write_report(options.runs, folder, formats):
+        stale = check_report(options.runs, folder, formats, collapse=options.collapse, price=options.price)
+        return _say_stale(stale, folder)
+    for path in write_report(options.runs, folder, formats, collapse=options.collapse, price=options.price):
         _say(str(path))
     return 0
 

@@ -1,6 +1,6 @@
 """What a report says, section by section, before any format."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from reports.content.dot_plot import DotPlot, dot_plot
@@ -9,15 +9,20 @@ from reports.content.latency_plot import LatencyPlot, latency_plots
 from reports.content.leakage import leakage_table
 from reports.content.other_definitions import DefinitionSpread, definition_spread, definitions_table
 from reports.content.provenance import Description, describe_rows, provenance, timing_machines
-from reports.content.selection import Part, Selection, unique_stems
+from reports.content.selection import NO_RESULTS, Part, Selection, unique_stems
 from reports.content.tables import Table, accuracy_table, failure_table, published_table, scenario_table, stamps
 from reports.content.thresholds import condition_table, threshold_table
-from reports.content.timings import NO_TIMINGS, TimingSelection, timing_tables
+from reports.content.timing_comparison import comparison_tables, ranking_table
+from reports.content.timing_costs import cost_table, efficiency_table, price_table, published_tables
+from reports.content.timing_curves import CurvePlot, batch_tables, curve_plots
+from reports.content.timing_tables import device_tables, invalid_table, line_table, processor_table
+from reports.content.timings import NO_TIMINGS, TimingSelection
+from reports.content.trade_off import TradeOffPlot, trade_off_plots
 
 _LOG_LINES = 12
 
 
-Shown = DotPlot | ExampleSheet | DefinitionSpread | LatencyPlot
+Shown = DotPlot | ExampleSheet | DefinitionSpread | LatencyPlot | TradeOffPlot | CurvePlot
 """What a figure may show."""
 
 
@@ -87,7 +92,7 @@ def make_document(selection: Selection, timings: TimingSelection = NO_TIMINGS) -
             *(_section(part) for part in selection.parts),
             *_leakage(selection),
             *_other_definitions(selection),
-            *_timings(timings),
+            *timing_sections(timings, selection),
         ),
         failures=failure_table(selection.results),
         logs=tuple(_logs(selection)),
@@ -123,11 +128,46 @@ def _other_definitions(selection: Selection) -> Iterable[Section]:
             yield Section(spread.title, {f"tables/{spread.stem}": definitions_table(spread)}, (picture,))
 
 
-def _timings(timings: TimingSelection) -> Iterable[Section]:
-    tables = timing_tables(timings)
+def timing_sections(timings: TimingSelection, selection: Selection = NO_RESULTS) -> Iterable[Section]:
+    """What all devices have in common, then a section per device.
+
+    Args:
+        timings: What was timed.
+        selection: Results of the same methods, whose accuracy stands against their time.
+    """
+    kinds = {"gpu": timings.gpus, "cpu": timings.cpus}
+    common = {
+        **device_tables(timings),
+        **{f"timing-line-{kind}": line_table(timings, rows) for kind, rows in kinds.items()},
+        "timing-ranking": ranking_table(timings),
+        "timing-costs": cost_table(timings),
+        **{f"timing-prices-{kind}": price_table(timings, rows) for kind, rows in kinds.items()},
+        **published_tables(timings),
+        "timing-invalid": invalid_table(timings),
+    }
+    tables = {f"tables/{stem}": table for stem, table in common.items() if table is not None}
     if tables:
-        pictures = [Picture(f"figures/{stem}", plot) for stem, plot in latency_plots(timings).items()]
-        yield Section("Timing", {f"tables/{stem}": table for stem, table in tables.items()}, tuple(pictures))
+        yield Section("Timing", tables, _shown(latency_plots(timings)))
+    for number, device in enumerate(timings.devices, start=1):
+        protocols = sorted({row.setting.protocol for row in timings.rows if row.device == device})
+        own = {
+            f"{number}-processor": processor_table(timings, device),
+            **{f"{number}-efficiency-{name}": efficiency_table(timings, device, name) for name in protocols},
+            **{f"{number}-batch-{end}": table for end, table in batch_tables(timings, device).items()},
+            **{f"{number}-compared-{end}": table for end, table in comparison_tables(timings, device).items()},
+        }
+        shown: dict[str, Shown] = {
+            **trade_off_plots(selection, timings, device),
+            **curve_plots(timings, device),
+        }
+        tables = {f"tables/timing-{stem}": table for stem, table in own.items() if table is not None}
+        pictures = _shown({f"timing-{number}-{end}": plot for end, plot in shown.items()})
+        if tables or pictures:
+            yield Section(f"Timing: {timings.title(device)}", tables, pictures)
+
+
+def _shown(plots: Mapping[str, Shown]) -> tuple[Picture, ...]:
+    return tuple(Picture(f"figures/{stem}", plot) for stem, plot in plots.items())
 
 
 def _pictures(part: Part) -> Iterable[Picture]:

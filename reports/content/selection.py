@@ -94,6 +94,9 @@ class Selection:
         ]
 
 
+NO_RESULTS = Selection((), ())
+
+
 def unique_stems(names: Iterable[str]) -> dict[str, str]:
     """Give each name a file name of its own, harmless and as like it as can be."""
     stems: dict[str, str] = {}

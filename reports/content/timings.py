@@ -1,18 +1,23 @@
-"""What a report says of timings: latency and throughput by device, costs, production lines, what is no measurement."""
+"""Which timings a report shows, and how it names devices, settings and numbers."""
 
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
-from reports.content.tables import UNDEFINED, Column, Field, Marks, Note, Table
-from results.published import published_efficiencies, published_latencies
+from reports.content.prices import Price
+from reports.content.tables import OTHER, UNDEFINED, Field, Marks, Note, count
 from results.store import RECORD_FILE
 from results.timing_record import Reason
-from results.timing_rows import Device, Estimate, TimingRow, TimingRows, make_rows
+from results.timing_rows import Device, Estimate, TimingRow, make_rows
 from results.timing_store import read_timings
 
-_THROUGHPUT_BATCH = 16
-_COSTS = ("Parameters, M", "GFLOP", "Memory, MB")
+SIZE_OPTION = "image_size"
+"""What methods call the option that sets the size of their images."""
+_MACHINE = 4
+"""Letters of a machine's id that are shown, or as many as tell the machines apart."""
 
 
 @dataclass(frozen=True)
@@ -23,11 +28,15 @@ class TimingSelection:
         rows: That are shown.
         invalid: That are no measurement.
         left_out: What is not shown, and why, one sentence each.
+        collapse: Whether tables join machines with the same GPU.
+        prices: Of an hour.
     """
 
     rows: tuple[TimingRow, ...]
     invalid: tuple[TimingRow, ...]
     left_out: tuple[str, ...]
+    collapse: bool = False
+    prices: tuple[Price, ...] = ()
 
     @property
     def gpus(self) -> list[TimingRow]:
@@ -39,19 +48,47 @@ class TimingSelection:
         """Rows of processors, which never stand beside those of GPUs."""
         return [row for row in self.rows if not row.device.is_gpu]
 
+    @property
+    def devices(self) -> tuple[Device, ...]:
+        """Every device with a row that is shown, GPUs first."""
+        return tuple(sorted({row.device for row in self.rows}, key=lambda device: (not device.is_gpu, device)))
+
+    def title(self, device: Device) -> str:
+        """Name a device: GPU, its part and power limit, or processor and threads; with what tells machines apart."""
+        machines = {row.device.machine for row in (*self.rows, *self.invalid)}
+        length = next(n for n in range(_MACHINE, 99) if len({name[:n] for name in machines}) == len(machines) or n > 63)
+        return f"{hardware_title(device)} ({device.machine[:length]})"
+
+    def columns(self, rows: Iterable[TimingRow]) -> dict[str, frozenset[Device]]:
+        """Columns of a table: title to the devices that it is of, several only where machines are joined."""
+        devices = sorted({row.device for row in rows})
+        if not self.collapse:
+            return {self.title(device): frozenset({device}) for device in devices}
+        columns = {}
+        for kind in sorted({device.kind for device in devices}):
+            own = [device for device in devices if device.kind == kind]
+            title = self.title(own[0]) if len(own) == 1 else f"{hardware_title(kind)} ({len(own)} machines)"
+            columns[title] = frozenset(own)
+        return columns
+
 
 NO_TIMINGS = TimingSelection((), (), ())
 
 
-def select_timings(paths: Sequence[Path]) -> TimingSelection:
+def select_timings(paths: Sequence[Path], *, collapse: bool = False, prices: tuple[Price, ...] = ()) -> TimingSelection:
     """Read the timings in files, run folders or any folders, and make rows of them.
+
+    Args:
+        paths: Those that do not exist are passed over.
+        collapse: Join machines with the same GPU in tables.
+        prices: Of an hour of a device.
 
     Raises:
         results.errors.ResultError: One cannot be read.
     """
-    files = read_timings(paths)
-    rows: TimingRows = make_rows(files.records)
-    return TimingSelection(rows.rows, rows.invalid, (*files.notes, *rows.left_out))
+    files = read_timings([path for path in paths if path.exists()])
+    made = make_rows(files.records)
+    return TimingSelection(made.rows, made.invalid, (*files.notes, *made.left_out), collapse, prices)
 
 
 def holds_only_timings(path: Path) -> bool:
@@ -62,64 +99,44 @@ def holds_only_timings(path: Path) -> bool:
     return not has_records and next(path.rglob("*.jsonl"), None) is not None
 
 
-def timing_tables(timings: TimingSelection) -> dict[str, Table]:
-    """Every table of the timings, by the stem of its file."""
-    tables: dict[str, Table] = {}
-    for protocol in sorted({row.setting.protocol for row in timings.gpus}):
-        own = [row for row in timings.gpus if row.setting.protocol == protocol and row.setting.mode != "line"]
-        single = [row for row in own if row.setting.batch == 1]
-        batched = [row for row in own if row.setting.batch == _THROUGHPUT_BATCH]
-        if single:
-            tables[f"timing-{protocol}-latency"] = _by_device(
-                f"Latency in ms per image, protocol {protocol}", single, lambda row: row.latency
-            )
-        if batched:
-            tables[f"timing-{protocol}-throughput"] = _by_device(
-                f"Throughput in images/s at batch size {_THROUGHPUT_BATCH}, protocol {protocol}",
-                batched,
-                lambda row: row.throughput,
-            )
-    for number, device in enumerate(sorted({row.device for row in timings.cpus}), start=1):
-        own = [row for row in timings.cpus if row.device == device and row.setting.mode != "line"]
-        if own:
-            tables[f"timing-cpu-{number}"] = _cpu_table(device, own)
-    lines = [row for row in timings.rows if row.setting.mode == "line"]
-    if lines:
-        tables["timing-line"] = _line_table(lines)
-    if timings.rows:
-        tables["timing-costs"] = _cost_table(timings.rows)
-        tables |= _published(timings)
-    if timings.invalid:
-        tables["timing-invalid"] = _invalid_table(timings.invalid)
-    return tables
+def hardware_title(device: Device) -> str:
+    """Name a GPU with its part and power limit, or a processor with its threads, without the machine."""
+    if not device.is_gpu:
+        return f"{device.name}, {count(device.threads, 'thread')}"
+    limit = f", {device.power_limit_watts} W" if device.power_limit_watts else ""
+    return f"{device.name}{f' {device.part}' if device.part else ''}{limit}"
 
 
 def milliseconds(value: float | None) -> str:
     """Print a number with three digits that mean something, and no exponent."""
-    if value is None:
-        return UNDEFINED
-    decimals = 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 0.1 else 3
-    return f"{value:,.{decimals}f}"
+    return UNDEFINED if value is None else f"{value:,.{_decimals(value)}f}"
 
 
 def estimate_text(estimate: Estimate) -> str:
     """Print a value with its standard deviation over processes, or with its interval."""
-    value = milliseconds(estimate.value)
+    value, low, high = estimate.value, estimate.low, estimate.high
     if estimate.deviation is not None:
-        return f"{value} ± {milliseconds(estimate.deviation)}"
-    if estimate.low is None or estimate.high is None:
-        return value
-    return f"{value} [{milliseconds(estimate.low)}, {milliseconds(estimate.high)}]"
+        return f"{milliseconds(value)} ± {estimate.deviation:,.{_decimals(value) + 1}f}"
+    if low is None or high is None:
+        return milliseconds(value)
+    # An interval is printed so that its ends differ, if at most two decimals more do that.
+    half = (high - low) / 2
+    more = min(max(0, -math.floor(math.log10(half)) - _decimals(value)), 2) if half else 0
+    decimals = _decimals(value) + more
+    return f"{value:,.{decimals}f} [{low:,.{decimals}f}, {high:,.{decimals}f}]"
 
 
-def device_title(device: Device) -> str:
-    """Name a device: GPU, its part and power limit, or processor and threads; with what tells machines apart."""
-    if not device.is_gpu:
-        return (
-            f"{device.name}, {device.threads} {'thread' if device.threads == 1 else 'threads'} ({device.machine[:4]})"
-        )
-    limit = f", {device.power_limit_watts} W" if device.power_limit_watts else ""
-    return f"{device.name}{f' {device.part}' if device.part else ''}{limit} ({device.machine[:4]})"
+def _decimals(value: float) -> int:
+    size = abs(value)
+    return 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 0.1 else 3
+
+
+def joined(estimates: Sequence[Estimate]) -> Estimate:
+    """One machine's value as it is; of several the median, least and greatest."""
+    if len(estimates) == 1:
+        return estimates[0]
+    values = [estimate.value for estimate in estimates]
+    return Estimate(median(values), min(values), max(values))
 
 
 def setting_text(row: TimingRow) -> str:
@@ -128,205 +145,109 @@ def setting_text(row: TimingRow) -> str:
     return f"{setting.backend}, {setting.precision}, {setting.input_size[0]}×{setting.input_size[1]}"
 
 
+def setting_texts(rows: Sequence[TimingRow]) -> dict[str, str]:
+    """By identity :func:`setting_text`, with more where that and the marks of its label do not tell a row apart."""
+    telling = _telling(rows, lambda row: (row.subject.title, setting_text(row), *row.subject.deviations))
+    return {row.identity: ", ".join([setting_text(row), *telling[row.identity]]) for row in rows}
+
+
+def row_names(rows: Sequence[TimingRow]) -> dict[str, str]:
+    """By identity a name for plots: the method, and in brackets what of the setting does not go without saying."""
+    telling = _telling(rows, lambda row: row.subject.title)
+    several = [name for name in ("backend", "precision") if len({_facts(row)[name] for row in rows}) > 1]
+    names = {}
+    for row in rows:
+        parts = dict.fromkeys([*(_facts(row)[name] for name in several), *telling[row.identity]])
+        names[row.identity] = row.subject.title + (f" ({', '.join(parts)})" if parts else "")
+    return names
+
+
+def _telling(rows: Sequence[TimingRow], alike: Callable[[TimingRow], object]) -> dict[str, list[str]]:
+    """By identity what tells a row from those that are otherwise alike."""
+    groups: dict[object, dict[str, dict[str, str]]] = {}
+    for row in rows:
+        groups.setdefault(alike(row), {})[row.identity] = _facts(row)
+    telling: dict[str, list[str]] = {}
+    for group in groups.values():
+        names = [name for name in _facts_of(group) if len({facts.get(name) for facts in group.values()}) > 1]
+        if "deviations" in names:
+            # They say it in fewer words than all options that are not the paper's.
+            names = [name for name in names if not name.startswith("option ")]
+        for identity, facts in group.items():
+            telling[identity] = [facts[name] for name in names if name in facts]
+    return telling
+
+
+def _facts_of(group: Mapping[str, Mapping[str, str]]) -> list[str]:
+    return list(dict.fromkeys(name for facts in group.values() for name in facts))
+
+
+def _facts(row: TimingRow) -> dict[str, str]:
+    """What may tell a row from another one of the same method, in words."""
+    setting, subject = row.setting, row.subject
+    size = f"{setting.input_size[0]}×{setting.input_size[1]}"
+    named = {"backend": setting.backend, "precision": setting.precision, "input_size": size}
+    others = setting.model_dump(mode="json", exclude={"batch", "threads", *named})
+    # The size of the images says what this option would say again.
+    options = {name: value for name, value in subject.config.items() if name != SIZE_OPTION}
+    weights = ", ".join(f"{one.name} {(one.sha256 or one.source)[:7]}" for one in subject.weights)
+    return {
+        **named,
+        **{name: _fact(name, value) for name, value in others.items()},
+        "deviations": ", ".join(subject.deviations) or "as in the paper",
+        **{f"option {name}": _fact(name, value) for name, value in options.items()},
+        "option weights": weights,
+        "bank": f"bank of {subject.memory_bank / 1e6:.3g} M values",
+    }
+
+
+def _fact(name: str, value: object) -> str:
+    words = name.replace("_", " ")
+    return (words if value else f"no {words}") if isinstance(value, bool) else f"{words} {value}"
+
+
 def row_label(row: TimingRow, marks: Marks) -> Field:
     """The method, with marks that lead to what distinguishes it from its paper's configuration."""
     return Field(row.subject.title, tuple(marks.of(text) for text in row.subject.deviations))
 
 
-def _by_device(title: str, rows: Sequence[TimingRow], value: Callable[[TimingRow], Estimate]) -> Table:
-    """A line per method and setting, a column per device."""
-    devices = sorted({row.device for row in rows})
-    marks = Marks()
-    lines: dict[tuple[str, str, str], dict[Device, TimingRow]] = {}
-    for row in rows:
-        variant = "; ".join(row.subject.deviations)
-        lines.setdefault((row.subject.title, variant, setting_text(row)), {})[row.device] = row
-    body = []
-    for (_, _, setting), by_device in sorted(lines.items()):
-        fields = [row_label(next(iter(by_device.values())), marks), Field(setting)]
-        for device in devices:
-            timed = by_device.get(device)
-            fields.append(
-                Field(UNDEFINED) if timed is None else Field(estimate_text(value(timed)), _reasons(timed, marks))
-            )
-        body.append(tuple(fields))
-    columns = (
-        Column("Method"),
-        Column("Setting"),
-        *(Column(device_title(device), numeric=True) for device in devices),
-    )
-    return Table(title, columns, tuple(body), (*_about(rows), *marks.notes()))
+def reason_marks(row: TimingRow, marks: Marks) -> tuple[str, ...]:
+    """Marks that lead to the reasons why a row is SUSPECT."""
+    return tuple(marks.of(f"SUSPECT: {reason_text(reason)}") for reason in row.verdict.reasons)
 
 
-def _cpu_table(device: Device, rows: Sequence[TimingRow]) -> Table:
-    marks, body = Marks(), []
-    for row in sorted(rows, key=lambda row: (row.subject.title.casefold(), setting_text(row), row.setting.batch)):
-        passes = [record.sampling.count for record in row.records]
-        body.append(
-            (
-                row_label(row, marks),
-                Field(setting_text(row)),
-                Field(str(row.setting.batch)),
-                Field(estimate_text(row.latency)),
-                Field(estimate_text(row.cpu)),
-                Field(milliseconds(row.bound("p90_bound"))),
-                Field(milliseconds(row.bound("p99_bound"))),
-                Field(estimate_text(row.throughput)),
-                Field(f"{len(passes)} × {min(passes):,}"),
-                Field(row.verdict.status, _reasons(row, marks)),
-            )
-        )
-    numbers = ("Batch", "ms per pass", "CPU ms", "p90 ≤", "p99 ≤", "images/s", "Processes × passes")
-    columns = (
-        Column("Method"),
-        Column("Setting"),
-        *(Column(title, numeric=True) for title in numbers),
-        Column("Verdict"),
-    )
-    bounds = Note("", "p90 ≤ and p99 ≤: bounds of the percentiles at 99 % confidence, where there are passes enough.")
-    title = f"{device_title(device)}, protocol {', '.join(sorted({row.setting.protocol for row in rows}))}"
-    return Table(title, columns, tuple(body), (*_about(rows), bounds, *marks.notes()))
-
-
-def _line_table(rows: Sequence[TimingRow]) -> Table:
-    marks, body = Marks(), []
-    for row in rows:
-        lines = [record.line for record in row.records if record.line is not None]
-        missed, triggers = sum(line.missed for line in lines), sum(line.triggers for line in lines)
-        rates = [line.sustainable_rate for line in lines]
-        sustainable = None if None in rates else min(rate for rate in rates if rate is not None)
-        body.append(
-            (
-                row_label(row, marks),
-                Field(f"{device_title(row.device)}, {setting_text(row)}"),
-                Field(f"{lines[0].rate:g}"),
-                Field(f"{lines[0].deadline_ms:g}"),
-                Field(f"{missed:,} of {triggers:,}"),
-                Field(f"{100 * max(line.miss_bound for line in lines):.3g} %"),
-                Field(str(max(line.greatest_backlog for line in lines))),
-                Field("not shown" if sustainable is None else f"{sustainable:.4g}"),
-                Field(row.verdict.status, _reasons(row, marks)),
-            )
-        )
-    numbers = ("Images/s", "Deadline, ms", "Missed", "Miss ≤", "Backlog", "Sustainable/s")
-    columns = (
-        Column("Method"),
-        Column("Where"),
-        *(Column(title, numeric=True) for title in numbers),
-        Column("Verdict"),
-    )
-    note = Note(
-        "",
-        "Triggers are fixed in advance; a response counts from its trigger. Miss ≤: bound of the probability at 95 % "
-        "confidence, the largest of the processes. Sustainable: highest rate at which at most one miss in 10,000 is "
-        "shown; that takes 29,956 passes.",
-    )
-    return Table("Production line", columns, tuple(body), (note, *marks.notes()))
-
-
-def _cost_table(rows: Sequence[TimingRow]) -> Table:
-    """What one image costs whatever runs it, in the shape of the paper's Table 15."""
-    marks = Marks()
-    body: dict[tuple[str, ...], tuple[Field, ...]] = {}
-    for row in rows:
-        subject = row.subject
-        key = (subject.title, *subject.deviations, f"{row.setting.input_size}", f"{subject.memory_bank}")
-        memory = row.reserved_bytes if row.setting.batch == 1 and row.setting.backend == "eager" else None
-        if key in body and memory is None:
-            continue
-        body[key] = (
-            row_label(row, marks),
-            Field(f"{row.setting.input_size[0]}×{row.setting.input_size[1]}"),
-            Field(_with_bank(subject.parameters / 1e6, subject.memory_bank / 1e6)),
-            Field(_with_search(subject.flops, subject.search_flops)),
-            Field(UNDEFINED if memory is None else f"{memory / 1e6:,.0f}"),
-        )
-    columns = (Column("Method"), Column("Image"), *(Column(title, numeric=True) for title in _COSTS))
-    note = Note(
-        "",
-        "Per image at batch size 1. Parameters: of the networks, + values in a memory bank. GFLOP: two per "
-        "multiplication with addition, by PyTorch's profiler, + those of the search in the memory bank; resizing "
-        "counts nothing. Memory: peak of what the allocator reserves on a GPU, MB = 10^6 bytes.",
-    )
-    return Table("Costs", columns, tuple(line for _, line in sorted(body.items())), (note, *marks.notes()))
-
-
-def _with_bank(networks: float, bank: float) -> str:
-    return f"{networks:.3f}" + (f" + {bank:.3f}" if bank else "")
-
-
-def _with_search(flops: int | None, search: int) -> str:
-    if flops is None:
-        return UNDEFINED
-    return f"{flops / 1e9:,.3f}" + (f" + {search / 1e9:,.3f}" if search else "")
-
-
-def _published(timings: TimingSelection) -> dict[str, Table]:
-    """What papers say of the methods that were timed, in tables of their own."""
-    methods = {row.subject.method for row in timings.rows}
-    tables = {}
-    costs = [one for one in published_efficiencies() if one.method in methods]
-    if costs:
-        columns = (
-            Column("Method"),
-            *(Column(title, numeric=True) for title in ("Parameters, M", "GFLOP", "Memory, MB")),
-        )
-        body = []
-        for one in costs:
-            bank = f" + {one.memory_bank:g}" if one.memory_bank else ""
-            search = " + kNN" if one.memory_bank else ""
-            fields = (f"{one.parameters:g}{bank}", f"{one.flops:,g}{search}", f"{one.memory_mb:,g}{search}")
-            body.append((Field(one.title), *map(Field, fields)))
-        notes = tuple(Note("", f"{source}.") for source in sorted({f"{one.source}, {one.device}" for one in costs}))
-        tables["timing-costs-published"] = Table("Costs, published", columns, tuple(body), notes)
-    latencies = [one for one in published_latencies() if one.method in methods]
-    if latencies:
-        devices = list(dict.fromkeys(one.device for one in latencies))
-        by_place = {(one.title, one.device): one.latency_ms for one in latencies}
-        lines = tuple(
-            (Field(title), *(Field(milliseconds(by_place.get((title, device)))) for device in devices))
-            for title in dict.fromkeys(one.title for one in latencies)
-        )
-        heads = (Column("Method"), *(Column(device, numeric=True) for device in devices))
-        sources = tuple(Note("", f"{source}.") for source in sorted({one.source for one in latencies}))
-        tables["timing-latency-published"] = Table("Latency in ms per image, published", heads, lines, sources)
-    return tables
-
-
-def _invalid_table(rows: Sequence[TimingRow]) -> Table:
-    columns = (Column("Method"), Column("Where"), Column("Batch", numeric=True), Column("Why"))
-    body = tuple(
-        (
-            Field(row.subject.title),
-            Field(f"{device_title(row.device)}, {row.setting.protocol}, {row.setting.mode}, {setting_text(row)}"),
-            Field(str(row.setting.batch)),
-            Field("; ".join(_reason_text(reason) for reason in row.verdict.reasons if reason.status == "INVALID")),
-        )
-        for row in rows
-    )
-    return Table("No measurements", columns, body, (Note("", "Timed, and not what they claim to be."),))
-
-
-def _reasons(row: TimingRow, marks: Marks) -> tuple[str, ...]:
-    return tuple(marks.of(f"SUSPECT: {_reason_text(reason)}") for reason in row.verdict.reasons)
-
-
-def _reason_text(reason: Reason) -> str:
+def reason_text(reason: Reason) -> str:
+    """Print a reason with the check that gave it."""
     return f"{reason.text} ({reason.check})"
 
 
-def _about(rows: Iterable[TimingRow]) -> tuple[Note, ...]:
-    """What a caption says: region, clock, what the number is, code."""
-    rows = list(rows)
-    regions = sorted({f"{row.setting.region}, by {row.setting.clock}" for row in rows})
-    adaptive = {row.setting.protocol == "rigorous" for row in rows}
-    kind = {
-        True: "Median of the processes' medians' mean with its 95 % interval between processes.",
+def common_code(rows: Sequence[TimingRow]) -> str:
+    """The code that made most of the rows, the newest of such."""
+    newest = {row.code: row.newest.created for row in sorted(rows, key=lambda row: row.newest.created)}
+    counts = Counter(row.code for row in rows)
+    return max(newest, key=lambda code: (counts[code], newest[code]))
+
+
+def other_code(rows: Sequence[TimingRow]) -> tuple[Note, ...]:
+    """What the dagger on values of other code than the rest means; empty if there is none."""
+    common = common_code(rows)
+    others = sorted({row.code for row in rows} - {common})
+    text = f"timed with other code than the rest: {', '.join(others)} instead of {common}"
+    return (Note(OTHER, text),) if others else ()
+
+
+def about(rows: Sequence[TimingRow]) -> tuple[Note, ...]:
+    """What a caption says: mode, region, clock, precision, what the numbers are, code."""
+    settings = [row.setting for row in rows]
+    regions = sorted({f"{setting.mode}, {setting.region}, by {setting.clock}" for setting in settings})
+    types = sorted({f"networks in {setting.precision} on {setting.input_dtype} images" for setting in settings})
+    kinds = {
+        True: "Rigorous: mean of the processes' medians with its 95 % interval between processes.",
         False: "Mean over processes of each one's mean, ± standard deviation over processes.",
     }
-    code = sorted({row.code for row in rows})
     return (
-        Note("", f"Timed: {'; '.join(regions)}."),
-        *(Note("", kind[one]) for one in sorted(adaptive)),
-        Note("", f"Code: {', '.join(code)}."),
+        Note("", f"Timed: {'; '.join(regions)}; {', '.join(types)}."),
+        *(Note("", kinds[rigorous]) for rigorous in sorted({row.setting.protocol == "rigorous" for row in rows})),
+        Note("", f"Code: {common_code(rows)}. {UNDEFINED}: not measured."),
+        *other_code(rows),
     )

@@ -117,6 +117,13 @@ def test_rows_are_compared_by_pairs_of_processes(factors: list[float], word: str
     assert comparison.ratio == pytest.approx((factors[0] * factors[1] * factors[2]) ** (1 / 3))
 
 
+def test_processes_of_two_machines_are_no_pairs_though_they_began_in_the_same_second() -> None:
+    here, there = three(), [record.model_copy(update={"session": "session 0 of 1"}) for record in three(number=2)]
+    (row, other) = make_rows([*here, *there]).rows
+    assert row.records[0].session == other.records[0].session
+    assert compare_rows(row, other).ratio is None
+
+
 def test_rows_without_pairs_are_not_compared() -> None:
     (row,), (other,) = make_rows(three()).rows, make_rows(three(session=1)).rows
     assert compare_rows(row, other).word == "indistinguishable"

@@ -1,44 +1,59 @@
-"""The latency plot: a line per method, its mean with the interval between processes, what was published hollow."""
+"""The plot of latencies: a line per device, a marker per method; what was published is hollow and below the rest."""
 
 import seaborn as sns
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from reports.content.latency_plot import LatencyPlot
-from reports.rendering.figures.style import FAINT, INK, add_words, context, plain, wrap
+from reports.content.latency_plot import LatencyLine, LatencyPlot
+from reports.rendering.figures.style import (
+    FAINT,
+    GRID,
+    add_legend,
+    add_words,
+    context,
+    entry,
+    plain,
+    scale_logarithmically,
+    symbols,
+    wrap,
+)
 
 # Inches.
-_ROW_HEIGHT = 0.24
-_LABELS = 1.7
-_PANEL = 4.4
+_ROW_HEIGHT = 0.34
+_LABELS = 2.0
+_PANEL = 4.6
 
 
 def draw_latencies(plot: LatencyPlot) -> Figure:
-    """Draw a dot per method on a logarithmic axis, the fastest on top."""
-    height = max(_ROW_HEIGHT * len(plot.lines), 0.5)
-    width = _LABELS + _PANEL
+    """Draw every device's latencies on one logarithmic axis."""
+    width, height = _LABELS + _PANEL, max(_ROW_HEIGHT * len(plot.lines), 0.5)
+    style = symbols(plot.labels)
     with context():
         figure = Figure(figsize=(width, height))
         axes = figure.add_axes((_LABELS / width, 0, _PANEL / width, 1))
+        values = []
         for position, line in enumerate(plot.lines):
-            colour, estimate = FAINT if line.suspect else INK, line.latency
-            if estimate.low is not None and estimate.high is not None:
-                axes.plot([max(estimate.low, 1e-3), estimate.high], [position, position], color=colour, lw=1.2)
-            axes.plot(estimate.value, position, "D", color=colour, ms=5, zorder=3)
-            if line.published is not None:
-                axes.plot(line.published, position, "D", mfc="none", mec=INK, mew=1, ms=7.5, zorder=4)
-        axes.set_xscale("log")
-        values = [line.latency.value for line in plot.lines]
-        values += [line.published for line in plot.lines if line.published is not None]
-        axes.set_xlim(min(values) / 1.5, max(values) * 1.5)
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.set_yticks(range(len(plot.lines)), [wrap(plain(line.label), 26, 1) for line in plot.lines])
+            for point in line.points:
+                shape = {**style[point.label], **({"color": FAINT} if point.suspect else {})}
+                hollow = {"mfc": "none", "mec": shape["color"], "mew": 1.1} if line.published else {"mew": 0}
+                latency = point.latency
+                if latency.low is not None and latency.high is not None and latency.low > 0:
+                    axes.plot([latency.low, latency.high], [position, position], color=shape["color"], lw=1.2)
+                axes.plot(latency.value, position, linestyle="", ms=5.5, zorder=3, **shape, **hollow)
+                values.append(latency.value)
+        scale_logarithmically(axes.xaxis, values)
+        axes.set_yticks(range(len(plot.lines)), [_name(line) for line in plot.lines])
         axes.set_ylim(len(plot.lines) - 0.5, -0.5)
-        axes.grid(axis="x", color="#e4e4e4", linewidth=0.6)
+        measured = sum(not line.published for line in plot.lines)
+        if 0 < measured < len(plot.lines):
+            axes.axhline(measured - 0.5, color=FAINT, linewidth=0.8, linestyle=(0, (4, 3)))
+        axes.grid(axis="both", color=GRID, linewidth=0.6)
         axes.set_axisbelow(True)
         axes.tick_params(axis="y", length=0)
         sns.despine(ax=axes, left=True)
-        add_words(figure, plot.title, plot.notes, below=0.25)
+        below = add_legend(figure, [entry(label, **style[label]) for label in plot.labels], 0.3)
+        add_words(figure, plot.title, plot.notes, below=below)
     return figure
+
+
+def _name(line: LatencyLine) -> str:
+    return wrap(plain(line.device + (" (published)" if line.published else "")), 36)

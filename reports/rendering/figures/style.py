@@ -1,6 +1,7 @@
 """What all figures share: size, fonts, colours, and how they become files."""
 
 import io
+import math
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -9,13 +10,19 @@ from typing import Any, Literal
 
 import matplotlib as mpl
 import seaborn as sns
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 FONT_SIZE = 8.0
 INK = "#222222"
 FAINT = "#8a8a8a"
+GRID = "#e4e4e4"
+_MARKERS = "oDs^vP*X<>"
+_LEGEND_LINE = 0.17
 _RC: Mapping[Any, object] = {
     "font.family": "DejaVu Sans",
     "font.size": FONT_SIZE,
@@ -47,6 +54,60 @@ def palette(count: int) -> list[tuple[float, float, float]]:
     """Colours that people with any colour vision can tell apart; at most ten."""
     colours: list[tuple[float, float, float]] = list(sns.color_palette("colorblind", count))
     return colours
+
+
+def symbols(labels: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Colour and marker of each of some things that a plot tells apart; those after the ninetieth repeat."""
+    # Gray stands for what is doubtful.
+    colours = [colour for colour in palette(10) if len({round(part, 2) for part in colour}) > 1]
+    return {label: {"color": colours[index % 9], "marker": _MARKERS[index % 10]} for index, label in enumerate(labels)}
+
+
+def add_legend(figure: Figure, handles: Sequence[Any], below: float) -> float:
+    """Write a legend below what the figure shows, in as many columns as fit.
+
+    Args:
+        figure: With its axes.
+        handles: What it names.
+        below: Inches that are taken already below the figure.
+
+    Returns:
+        Inches below the figure that are taken now.
+    """
+    width, height = figure.get_size_inches()
+    longest = max(len(str(handle.get_label())) for handle in handles)
+    columns = max(1, min(int(width * 14.5 / (longest + 6)), 5))
+    letters = int(width * 14.5 / columns) - 6
+    figure.legend(
+        handles=list(handles), labels=[wrap(plain(str(handle.get_label())), letters, 1) for handle in handles],
+        loc="upper left", bbox_to_anchor=(0, -below / height), borderaxespad=0, borderpad=0,
+        ncols=columns, frameon=False, handletextpad=0.2, columnspacing=1.2,
+    )  # fmt: skip
+    return below + _LEGEND_LINE * -(-len(handles) // columns)
+
+
+def entry(label: str, **style: Any) -> Line2D:
+    """A marker of a legend."""
+    return Line2D([], [], **{"linestyle": "", "ms": 5, "mew": 0, **style}, label=label)
+
+
+def scale_logarithmically(axis: Axis, values: Sequence[float]) -> None:
+    """Make an axis logarithmic with round numbers, and with some room beyond the values.
+
+    Args:
+        axis: Horizontal or vertical.
+        values: All above 0.
+    """
+    low, high = min(values), max(values)
+    margin = max(1.15, (high / low) ** 0.06)
+    name = "x" if axis is axis.axes.xaxis else "y"
+    axis.axes.set(**{f"{name}scale": "log", f"{name}lim": (low / margin, high * margin)})
+    steps: tuple[float, ...] = (1, 2, 5) if math.log10(high / low) < 2 else (1, 3)
+    if math.log10(high / low) > 3:
+        steps = (1,)
+    axis.set_major_locator(LogLocator(subs=steps if high / low > 3 else (1, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}" if value < 1e6 else f"{value / 1e6:g}M"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def plain(text: str) -> str:
