@@ -4,6 +4,7 @@ Cells run in processes of their own, which import the script that calls :func:`r
 ``if __name__ == "__main__":``.
 """
 
+import dataclasses
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -20,6 +21,7 @@ from bench.option_types import default_data_root
 from bench.options import EvaluationOptions, RunOptions, SubmissionOptions, resolve
 from bench.progress import make_display
 from bench.run_folder import locked
+from bench.speed import time_run
 from bench.submission import SubmittedScenario, prepare_submission, write_submission
 from methods.common.precision import Precision
 from results.record import Record
@@ -52,6 +54,7 @@ def run(
     force: bool = False,
     retry_failed: bool = False,
     time_limit: float | None = None,
+    time: bool = False,
     console: Console | None = None,
 ) -> list[Record]:
     """Fit, score and evaluate methods on data sets, as ``bench run`` does; what has run before is kept.
@@ -80,6 +83,7 @@ def run(
         force: Run in a precision that the CPU only emulates.
         retry_failed: Run the cells again that failed before.
         time_limit: Seconds after which a cell is given up and fails; none when ``None``.
+        time: Then time one fitted detector of each method; the timings lie in the run folder.
         console: Where to show the progress; nowhere when ``None``.
 
     Returns:
@@ -92,16 +96,21 @@ def run(
         ResultError: The run folder cannot be read or written.
     """
     given = {name: value for name, value in locals().items() if name != "console"}
-    prepared = running.prepare(resolve(RunOptions, given, "bench.api.run"))
+    options = resolve(RunOptions, given, "bench.api.run")
+    options = dataclasses.replace(options, keep_models=options.keep_models or time)
+    prepared = running.prepare(options)
+    # A live display would take over what the caller prints meanwhile.
+    console = console or Console(quiet=True, force_terminal=False)
     with locked(prepared.store.root):
         if prepared.due:
-            # A live display would take over what the caller prints meanwhile.
-            silent = Console(quiet=True, force_terminal=False)
-            display = make_display(console or silent, len(prepared.due))
+            display = make_display(console, len(prepared.due))
             with closing(running.execute(prepared, _call("run", given, run))) as events, display:
                 for event in events:
                     display.show(event)
-        return prepared.current_records()
+        records = prepared.current_records()
+    if time:
+        time_run(options, console)
+    return records
 
 
 def evaluate(
