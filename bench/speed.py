@@ -49,6 +49,8 @@ def time_detectors(options: TimingOptions, console: Console) -> int:
     if options.run is None:
         failed = _fit(options, root, device, console)
     models = models_of_run(root)
+    if options.methods:  # an earlier command may have fitted others in the same folder
+        models = [model for model in models if model.description.method in chosen_methods(options.methods)]
     rows = list(plan_rows(models, options, device))
     out = (options.out or root) / TIMING_FOLDER
     introduce(rows, options, device, console)
@@ -98,8 +100,9 @@ def introduce(rows: Sequence[Row], options: TimingOptions, device: str, console:
     """Say what is timed, and what a machine without a GPU leaves blank."""
     threads = rows[0].setup.threads if rows else usable_cores()
     if device == "cpu":
+        why = "No CUDA device" if options.device == "auto" else "The CPU was asked for"
         console.print(
-            f'No CUDA device: GPU columns are blank ("–"), not estimated. Measured instead: CPU {escape(cpu_name())}, '
+            f'{why}: GPU columns are blank ("–"), not estimated. Measured instead: CPU {escape(cpu_name())}, '
             f"{threads} threads, host clock, no transfer. These are not comparable with numbers of a GPU.",
             highlight=False,
         )

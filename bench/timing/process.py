@@ -66,7 +66,10 @@ def time_job(job: Job) -> TimingRecord:
     torch.set_num_threads(job.setup.threads)
     device = torch.device(job.setup.device)
     protocol = timing_protocol(job.setup.protocol).on(job.setup.device)
-    gpu, identity = describe_gpu(device) if device.type == "cuda" else (None, "")
+    gpu, identity = None, ""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # events and graphs belong to the current one
+        gpu, identity = describe_gpu(device)
     machine = describe_machine(Slot(0, job.setup.device, job.setup.threads), gpu, identity)
     with torch.inference_mode(), tensor_float_32(False):
         ready = prepare(job, protocol)

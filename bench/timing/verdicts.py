@@ -201,7 +201,7 @@ def counted(seen: Observation) -> Reason | None:
     if not flops:
         return _invalid("V10", "no floating-point operation was counted")
     known = FLOPS.get(seen.subject.method)
-    plain = not seen.subject.deviations or all("padding" not in one for one in seen.subject.deviations)
+    plain = all("padding" not in deviation for deviation in seen.subject.deviations)
     if known and plain and seen.setting.input_size == (256, 256) and abs(flops - known) > 1e6:
         return _invalid("V10", f"{flops / 1e9:.3f} GFLOP, known are {known / 1e9:.3f}")
     return None
