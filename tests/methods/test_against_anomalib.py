@@ -16,6 +16,7 @@ from methods.efficientad.networks import EfficientAdNetwork
 from methods.efficientad.pdn import Size
 from methods.fastflow import STRIDES, FastFlowConfig, FastFlowModule
 from methods.from_anomalib.models import anomalib_models
+from methods.l2bt import SMOOTHING, L2btConfig, L2btModule
 from methods.rdpp.networks import Decoder
 
 pytestmark = pytest.mark.skipif(
@@ -238,3 +239,48 @@ def test_bottleneck_and_decoder_of_reverse_distillation() -> None:
         ours, theirs, levels = ours.double().train(), theirs.double().train(), [level.double() for level in levels]
         for own, expected in zip(ours(levels), theirs(levels), strict=True):
             same(own, expected, tolerance=1e-9)
+
+
+class Levels(nn.Module):
+    """Two levels of features, drawn anew for each image, in place of a backbone."""
+
+    channels = (24, 40)
+
+    def grid(self, size: tuple[int, int]) -> list[tuple[int, int]]:
+        return [(size[0] // 14, size[1] // 14)] * 2
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        height, width = self.grid((images.shape[2], images.shape[3]))[0]
+        generator = torch.Generator().manual_seed(int(images.sum()))
+        return [torch.randn(len(images), channels, height, width, generator=generator) for channels in self.channels]
+
+
+def test_l2bts_students_and_map() -> None:
+    """Students to rounding; maps likewise where smoothing does not reach the border, which theirs pads with zeros.
+
+    Image scores are means of a map's highest values: those of the whole maps differ by the border, so theirs is taken
+    of the map that is compared.
+    """
+    from anomalib.models.image.l2bt.anomaly_map import L2BTAnomalyMapGenerator
+    from anomalib.models.image.l2bt.students import FeatureProjectionMLP
+
+    shallow, deep = Levels.channels
+    size = (112, 168)
+    theirs = [FeatureProjectionMLP(shallow, deep), FeatureProjectionMLP(deep, shallow)]
+    hidden = next(layer for layer in theirs[0].modules() if isinstance(layer, nn.Linear)).out_features
+    ours = L2btModule(Levels(), L2btConfig(hidden_dim=hidden, image_size=size)).eval()  # type: ignore[arg-type]
+    images = torch.randint(0, 256, (2, 3, *size), dtype=torch.uint8)
+    middle, last = (level.flatten(2).transpose(1, 2) for level in ours.backbone(images))
+    copy_layers(theirs[0], ours.forward_student, (middle,), (middle,))
+    copy_layers(theirs[1], ours.backward_student, (last,), (last,))
+    with torch.inference_mode():
+        predicted_last, predicted_middle = theirs[0](middle), theirs[1](last)
+        same(ours.forward_student(middle), predicted_last)
+        same(ours.backward_student(last), predicted_middle)
+        their_maps, _ = L2BTAnomalyMapGenerator(14)(middle, last, predicted_middle, predicted_last, size)
+        maps, scores = ours(images)
+    border = sum(side // 2 for side in SMOOTHING)
+    inner = (slice(None), slice(border, -border), slice(border, -border))
+    same(maps[inner], their_maps.reshape(maps.shape)[inner], 1e-4)
+    highest = maps.flatten(1).topk(round(0.001 * maps[0].numel())).values
+    same(scores, highest.mean(1))
