@@ -46,11 +46,11 @@ def maps_of_references(
     """
     images = torch.cat(reference_images((batch.shape[2], batch.shape[3]), batch.dtype))
     maps = []
-    for image in images:
-        filled = torch.cat([image[None], batch[1:]]).to(device)
-        maps.append(run(filled)[0][0].float().cpu().numpy())
+    for part in images.split(len(batch)):
+        filled = torch.cat([part, batch[len(part) :]]).to(device)
+        maps.append(run(filled)[0][: len(part)].float().cpu().numpy())
     stored = images.float() if images.dtype == torch.bfloat16 else images
-    return np.stack(maps), stored.numpy()
+    return np.concatenate(maps), stored.numpy()
 
 
 def digest(maps: NDArray[np.float32]) -> str:
