@@ -42,12 +42,17 @@ class TimingProtocol:
     mode: Mode = "request"
 
     def on(self, device: str) -> "TimingProtocol":
-        """The protocol as far as a device can keep it: a CPU has no transfer, and only emulates float16."""
+        """The protocol as far as a device can keep it.
+
+        A CPU has no transfer, only emulates float16, and gains nothing by batches: its throughput is what its latency
+        says.
+        """
         if device != "cpu":
             return self
         dtype = self.input_dtype if self.input_dtype == "uint8" else "float32"
         return dataclasses.replace(
             self,
+            batches=(1,),
             precision="fp32",
             input_dtype=dtype,
             region="host to device",

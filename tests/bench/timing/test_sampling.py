@@ -83,7 +83,7 @@ def test_protocols_are_those_of_their_sources() -> None:
 @pytest.mark.parametrize("name", list(PROTOCOLS))
 def test_a_cpu_runs_float32_and_transfers_nothing(name: str) -> None:
     here = timing_protocol(name).on("cpu")
-    assert (here.precision, here.pinned, here.non_blocking) == ("fp32", False, False)
+    assert (here.precision, here.pinned, here.non_blocking, here.batches) == ("fp32", False, False, (1,))
     assert here.input_dtype != "float16"
     assert timing_protocol(name).on("cuda:0") is timing_protocol(name)
 

@@ -152,14 +152,14 @@ def test_a_run_times_what_it_has_fitted(
 ) -> None:
     monkeypatch.syspath_prepend(str(plugin))
     monkeypatch.setenv("PYTHONPATH", str(plugin))
-    quick = dataclasses.replace(protocols.PROTOCOLS["paper"], batches=(2,), processes=1)
+    quick = dataclasses.replace(protocols.PROTOCOLS["paper"], processes=1)
     monkeypatch.setattr(protocols, "PROTOCOLS", {"paper": quick})
     options = RunOptions(
         methods=("tiny",), datasets="parts/bolt", data_root=data_root, out=tmp_path / "out", device="cpu", time=True
     )
     assert run(options) == 0
     (record,) = timings(tmp_path / "out")
-    assert (record.subject.method, record.setting.batch) == ("tiny", 2)
+    assert (record.subject.method, record.setting.batch) == ("tiny", 1)
 
 
 @pytest.mark.parametrize(
