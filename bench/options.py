@@ -231,7 +231,7 @@ class ExportOptions:
     Attributes:
         model: Folder of a cell that has kept its model, or a run folder with one.
         format: onnx, openvino or torch_export.
-        precision: Of the networks.
+        precision: Of the networks; onnx takes fp32 and fp16, openvino fp32, bf16 and int8, torch_export all but int8.
         batch: Images per call.
         allow_flips: Write the file though it judges a test image otherwise than the module does.
         data_root: Folder of the collections, for the test images.
@@ -240,7 +240,7 @@ class ExportOptions:
 
     model: Annotated[Folder, Flag(argument="CELL")]
     format: Literal["onnx", "openvino", "torch_export"] = "onnx"
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16", "int8"] = "fp32"
     batch: Annotated[int, Limits(ge=1)] = 1
     allow_flips: bool = False
     data_root: DataRoot = field(default_factory=default_data_root)

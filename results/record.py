@@ -9,6 +9,8 @@ SCHEMA_VERSION: Literal[4] = 4
 
 Scalar = bool | int | float | str | None
 Precision = Literal["fp32", "bf16", "fp16"]
+ArtefactPrecision = Precision | Literal["int8"]
+"""Of an exported detector."""
 
 
 class _Strict(BaseModel):
@@ -176,7 +178,7 @@ class Record(_Strict):
         config: The method's options, all of them.
         preset: The named option set the user chose, if any.
         deviations: What distinguishes the row from the paper's configuration, one phrase each.
-        precision: That the networks predict in.
+        precision: That the networks predict in; ``int8`` only of an exported detector.
         tf32: Whether a GPU may round the factors of float32 products to 10 bits (TensorFloat-32).
         implementation: Which of several equivalent paths were taken, such as ``{"training step": "fast"}``.
         protocol: The protocol's rules.
@@ -209,7 +211,7 @@ class Record(_Strict):
     config: dict[str, Scalar | list[Scalar]]
     preset: str | None = None
     deviations: list[str] = Field(default_factory=list)
-    precision: Precision = "fp32"
+    precision: ArtefactPrecision = "fp32"
     tf32: bool = False
     implementation: dict[str, str] = Field(default_factory=dict)
     weights: list[Weights] = Field(default_factory=list)

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from results.record import Precision, Scalar
+from results.record import ArtefactPrecision, Scalar, Weights
 
 Format = Literal["onnx", "openvino", "torch_export"]
 METADATA_KEY = "anomaly_bench"
@@ -25,7 +25,9 @@ class Parity(_Strict):
         map_error: Largest difference of two maps' values, as a share of the range of all values of the plain maps.
         score_error: Largest difference of two image scores, as a share of the range of the plain scores.
         threshold: Of the image score: where F1 of the plain scores is highest, on these test images.
-        flipped: Images that are on the other side of it; names of the first few.
+        flipped: Images that are on the other side of it; names.
+        metrics: Metric to its values by the plain module and by the artefact, such as ``image_au_roc``; those that are
+            defined for the scenario.
     """
 
     images: int
@@ -33,6 +35,7 @@ class Parity(_Strict):
     score_error: float
     threshold: float
     flipped: list[str] = Field(default_factory=list)
+    metrics: dict[str, tuple[float, float]] = Field(default_factory=dict)
 
 
 class ArtefactDescription(_Strict):
@@ -45,7 +48,10 @@ class ArtefactDescription(_Strict):
         source: The method's paper.
         config: Its options.
         deviations: What distinguishes it from the paper's configuration.
+        weights: Its pretrained weights.
+        licences: Of these, as those say who publish them; where they are not known, that.
         precision: Of its networks.
+        run_with: How a runtime has to be set up so that it computes what was compared; empty if nothing is to be done.
         input: The images that it takes.
         input_size: Their height and width.
         batch: Images per call.
@@ -53,6 +59,9 @@ class ArtefactDescription(_Strict):
         scenario: What it was fitted on, ``collection/scenario``.
         seed: Of the fit.
         train_images: Normal images that it was fitted on.
+        train_scale: Factor on the training length; 1 is the method's own.
+        training_steps: Optimiser steps done; ``None`` for a method that does not train.
+        photographs: What a pretraining penalty took its images from; ``None`` without one.
         fit_key: SHA-256 over everything that determines the fitted detector.
         model_sha256: Of the model that was exported.
         thresholds: Rule to threshold of the image score, chosen on normal images; empty where none were held out.
@@ -66,7 +75,10 @@ class ArtefactDescription(_Strict):
     source: str
     config: dict[str, Scalar | list[Scalar]]
     deviations: list[str]
-    precision: Precision
+    weights: list[Weights] = Field(default_factory=list)
+    licences: list[str] = Field(default_factory=list)
+    precision: ArtefactPrecision
+    run_with: str = ""
     input: str = (
         "images: uint8 (B, 3, H, W), RGB, 0-255; the whole image resized to H x W, bilinear with antialiasing. "
         "Normalisation is inside."
@@ -77,6 +89,9 @@ class ArtefactDescription(_Strict):
     scenario: str
     seed: int
     train_images: int
+    train_scale: float = 1.0
+    training_steps: int | None = None
+    photographs: str | None = None
     fit_key: str
     model_sha256: str
     thresholds: dict[str, float]

@@ -1,15 +1,26 @@
 """``bench export``: a kept model in the format of another runtime, compared with the module at once."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from bench.artefacts.description import ArtefactDescription, Format
-from bench.artefacts.parity import compare
-from bench.artefacts.running import Artefact, open_artefact
-from bench.artefacts.writing import SUFFIXES, check_packages, write_artefact
+from bench.artefacts.description import ArtefactDescription
+from bench.artefacts.parity import compare_on
+from bench.artefacts.running import Artefact
+from bench.artefacts.writing import (
+    SUFFIXES,
+    Program,
+    casts_itself,
+    check_format,
+    hint_of,
+    quantise,
+    translate,
+)
+from bench.cell import predict, training_images
 from bench.datasets.bit_depth import bit_depth
 from bench.datasets.cache import Cache, default_cache_directory
 from bench.datasets.images import decode_images
@@ -20,13 +31,16 @@ from bench.machine.devices import usable_cores
 from bench.machine.environment import DISTRIBUTION, package_versions
 from bench.models import DESCRIPTION_FILE, ModelDescription, load_detector, read_description
 from bench.options import ExportOptions
+from bench.scoring import read_and_check
 from methods.common.precision import set_precision
 from methods.detector import Detector
+from methods.weights.catalogue import weight_files
 from results.migrations import load_record
-from results.record import Record
+from results.record import Record, Weights
 from results.store import RECORD_FILE, safe_name
 
-_BATCH = 8
+CALIBRATION_IMAGES = 300
+"""Training images, at most, by which quantisation chooses ranges of values; as many as NNCF takes by itself."""
 
 
 @dataclass(frozen=True)
@@ -43,51 +57,43 @@ class Exported:
 
 
 def export_model(options: ExportOptions) -> Exported:
-    """Export a kept model and compare the file with the module on the scenario's test images.
-
-    The file is written under another name first, compared, and gets its own name when it may stay.
+    """Export a kept model; what is written was compared with the module on the scenario's test images before.
 
     Raises:
-        UsageError: The folder is no cell, the packages are missing, or the model was kept in another precision.
+        UsageError: The folder is no cell, packages are missing, or the model cannot be had in the format or precision.
         DataError: The model or an image is damaged, or the scenario's files are not those of the fit.
+        MethodError: The artefact gives scores that are no numbers, or its maps differ in size from the module's.
         ResultError: A file cannot be written.
     """
-    check_packages(options.format)
-    cell = _cell_of(options.model)
-    description, record = read_description(cell), load_record(cell / RECORD_FILE)
-    if description.precision not in ("fp32", options.precision):
-        raise UsageError(f"the model was kept in {description.precision} and cannot be exported in {options.precision}")
-    scenario = _scenario(record, options)
+    check_format(options.format, options.precision)
+    out = _out(options)
+    cell, cache = _cell_of(options.model), Cache(default_cache_directory())
+    kept, record = read_description(cell), load_record(cell / RECORD_FILE)
+    if kept.precision not in ("fp32", options.precision):
+        raise UsageError(f"the model was kept in {kept.precision} and cannot be exported in {options.precision}")
+    scenario = _scenario(record, options, cache)
     detector = load_detector(cell)
-    test = decode_images(
-        [image.path for image in scenario.test],
-        detector.input_size,
-        Cache(default_cache_directory()),
-        bits=bit_depth(scenario),
-    )
-    plain = _predict(detector, test.pixels)
-    if options.precision != description.precision:
-        set_precision(detector.module(), options.precision)
-    said = _describe(description, record, options)
-    out = options.out or cell / f"{safe_name(description.method)}-{options.precision}{SUFFIXES[options.format]}"
-    images = test.pixels[:1].repeat(options.batch, 1, 1, 1)
-    module = detector.module().eval()
-    trial = out.with_name(f".{out.stem}.trial{out.suffix}")
-    try:
-        write_artefact(trial, module, images, said)
-        if options.format == "torch_export":  # reading such a file may run code; the program that is in it does not
-            artefact = Artefact(said, torch.export.export(module, (images,)).module())
-        else:
-            artefact = open_artefact(trial, usable_cores())
-        other = artefact.predict(test.pixels)
-    finally:
-        for file in (trial, trial.with_suffix(".bin")):
-            file.unlink(missing_ok=True)
-    parity = compare(plain, other, [image.anomalous for image in scenario.test], scenario.names)
+    paths = [image.path for image in scenario.test]
+    test = decode_images(paths, detector.input_size, cache, bits=bit_depth(scenario))
+    truth = read_and_check(scenario, test.sizes)
+    plain = predict(detector, scenario.names, test.pixels, lambda _: None, tf32=kept.tf32)
+    program = _translated(detector, kept, record, scenario, options, cache)
+    said = _describe(kept, record, options)
+    other = Artefact(said, program.runner(usable_cores())).predict(test.pixels, scenario.names)
+    parity = compare_on(plain, other, truth, usable_cores())
     said = said.model_copy(update={"parity": parity})
     if parity.flipped and not options.allow_flips:
         return Exported((), said)
-    return Exported(tuple(write_artefact(out, module, images, said)), said)
+    out = out or cell / f"{safe_name(kept.method)}-{options.precision}{SUFFIXES[options.format]}"
+    return Exported(tuple(program.write(out, said.model_dump_json())), said)
+
+
+def _out(options: ExportOptions) -> Path | None:
+    """The file to write, if it is called as its format has to be."""
+    suffix = SUFFIXES[options.format]
+    if options.out is not None and options.out.suffix != suffix:
+        raise UsageError(f"--out {options.out} does not end with {suffix}, as files of the format {options.format} do")
+    return options.out
 
 
 def _cell_of(path: Path) -> Path:
@@ -105,37 +111,75 @@ def _cell_of(path: Path) -> Path:
     raise UsageError(f"no fitted detector is kept in {path}\n  bench run --keep-models keeps those of its cells.")
 
 
-def _scenario(record: Record, options: ExportOptions) -> Scenario:
+def _scenario(record: Record, options: ExportOptions, cache: Cache) -> Scenario:
     name = f"{record.collection.name}/{record.scenario}"
-    scenario = select_scenarios(name, options.data_root, Cache(default_cache_directory()))[0]
+    scenario = select_scenarios(name, options.data_root, cache)[0]
     scenario.check_test()
     if record.data is None or scenario.fingerprint != record.data.fingerprint:
         raise DataError(f"the files of {name} are not those that the model was fitted and evaluated on")
     return scenario
 
 
-def _predict(detector: Detector[object], pixels: Tensor) -> tuple[Tensor, Tensor]:
-    predictions = [detector.predict(part) for part in pixels.split(_BATCH)]
-    return torch.cat([one.maps for one in predictions]), torch.cat([one.scores for one in predictions])
+def _translated(
+    detector: Detector[Any],
+    kept: ModelDescription,
+    record: Record,
+    scenario: Scenario,
+    options: ExportOptions,
+    cache: Cache,
+) -> Program:
+    """The detector in the format and precision that are asked for."""
+    size, precision = detector.input_size, options.precision
+    if precision != "int8" and precision != kept.precision and not casts_itself(options.format):
+        set_precision(detector.module(), precision)
+    images = torch.zeros(options.batch, 3, *size, dtype=torch.uint8)
+    program = translate(options.format, detector.module().eval(), images, precision)
+    if precision != "int8":
+        return program
+    train, _ = training_images(scenario, detector, record.seed, cache, hold_out=bool(kept.fit.validation))
+    return quantise(program, _calibration(train[:CALIBRATION_IMAGES], options.batch))
 
 
-def _describe(model: ModelDescription, record: Record, options: ExportOptions) -> ArtefactDescription:
-    kind: Format = options.format
+def _calibration(images: Tensor, batch: int) -> Tensor:
+    """Images in whole batches; fewer than one make one by repetition."""
+    if len(images) < batch:
+        return images.repeat(-(-batch // len(images)), 1, 1, 1)[:batch]
+    return images[: len(images) // batch * batch]
+
+
+def _describe(kept: ModelDescription, record: Record, options: ExportOptions) -> ArtefactDescription:
+    hint = f"INFERENCE_PRECISION_HINT={hint_of(options.precision)}: OpenVINO may take another by itself"
     return ArtefactDescription(
-        format=kind,
-        method=model.method,
-        title=model.title,
+        format=options.format,
+        method=kept.method,
+        title=kept.title,
         source=record.source,
-        config=model.config,
+        config=kept.config,
         deviations=record.deviations,
+        weights=record.weights,
+        licences=_licences(record.weights),
         precision=options.precision,
-        input_size=model.input_size,
+        run_with=hint if casts_itself(options.format) else "",
+        input_size=kept.input_size,
         batch=options.batch,
         scenario=f"{record.collection.name}/{record.scenario}",
         seed=record.seed,
-        train_images=model.fit.train,
-        fit_key=model.fit_key,
-        model_sha256=model.sha256,
+        train_images=kept.fit.train,
+        train_scale=record.train_scale,
+        training_steps=kept.fit.training_steps,
+        photographs=record.photographs,
+        fit_key=kept.fit_key,
+        model_sha256=kept.sha256,
         thresholds={one.rule: one.value for one in record.thresholds if one.level == "image"},
         version=package_versions().get(DISTRIBUTION, "not installed"),
     )
+
+
+def _licences(weights: Sequence[Weights]) -> list[str]:
+    """What is known of the licence of each; of a user's own file, nothing is."""
+    known = {name: file.licence for name, file in weight_files().items()}
+    return [
+        f"{one.name}: {'not known' if one.source == 'file' else known.get(one.name, 'not known')}"
+        for one in weights
+        if one.source != "random"
+    ]

@@ -4,8 +4,6 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from bench.artefacts.description import ArtefactDescription
 from bench.artefacts.running import Artefact
 from bench.datasets.bit_depth import bit_depth
@@ -16,9 +14,7 @@ from bench.machine.devices import Slot, usable_cores
 from bench.machine.environment import environment
 from bench.map_origins import LoadedMaps, Sizes
 from bench.recording import Fields
-from bench.scoring import AnomalyMaps
 from bench.thresholding import Uncalibrated
-from methods.errors import MethodError
 from results.record import MapsSource
 
 _PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino"}
@@ -54,6 +50,10 @@ class ArtefactOrigin:
             "config": said.config,
             "deviations": [*said.deviations, f"exported: {said.format}, {said.precision}"],
             "precision": said.precision,
+            "weights": said.weights,
+            "train_scale": said.train_scale,
+            "training_steps": said.training_steps,
+            "photographs": said.photographs,
             "implementation": {"maps": f"predicted by {self.path.name}, model {said.model_sha256[:12]}"},
             "environment": environment(Slot(0, "cpu", usable_cores()), (runtime,)),
         }
@@ -67,12 +67,8 @@ class ArtefactOrigin:
         paths = [image.path for image in self.scenario.test]
         size = self.artefact.description.input_size
         images = decode_images(paths, size, self.cache, bits=bit_depth(self.scenario))
-        maps, scores = (tensor.numpy() for tensor in self.artefact.predict(images.pixels))
-        if not (np.isfinite(maps).all() and np.isfinite(scores).all()):
-            raise MethodError(f"{self.path.name} gives NaN or infinite anomaly scores")
-        digest = hashlib.sha256(maps.tobytes() + scores.tobytes()).hexdigest()
+        maps = self.artefact.predict(images.pixels, self.scenario.names)
+        digest = hashlib.sha256(b"".join([*(one.tobytes() for one in maps.maps), maps.scores.tobytes()])).hexdigest()
         return LoadedMaps(
-            AnomalyMaps(list(maps), scores.astype(np.float64)),
-            MapsSource(sha256=digest),
-            Uncalibrated("an exported detector brings no maps of normal images"),
+            maps, MapsSource(sha256=digest), Uncalibrated("an exported detector brings no maps of normal images")
         )

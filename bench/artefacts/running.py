@@ -1,6 +1,6 @@
 """Run exported detectors: ONNX by ONNX Runtime, OpenVINO's by OpenVINO, on the CPU."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,6 +13,8 @@ from torch import Tensor
 
 from bench.artefacts.description import INPUT, METADATA_KEY, ArtefactDescription
 from bench.errors import DataError, UsageError
+from bench.scoring import AnomalyMaps
+from methods.errors import MethodError
 
 Run = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Takes images (B, 3, H, W) to maps (B, h, w) and scores (B,)."""
@@ -30,16 +32,36 @@ class Artefact:
     description: ArtefactDescription
     run: Run
 
-    def predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Maps and scores of any number of images; the last call is filled up with the last image."""
+    def predict(self, images: Tensor, names: Sequence[str]) -> AnomalyMaps:
+        """Maps and scores of any number of images; the last call is filled up with the last image.
+
+        Args:
+            images: uint8 (N, 3, H, W) of ``description.input_size``.
+            names: Of the images, in messages.
+
+        Raises:
+            MethodError: A map or a score is NaN or infinite; names the first image.
+            UsageError: The images are of another size or type.
+        """
+        size = self.description.input_size
+        if images.dtype != torch.uint8 or images.shape[1:] != (3, *size):
+            raise UsageError(
+                f"this detector takes uint8 images (N, 3, {size[0]}, {size[1]}), not "
+                f"{str(images.dtype).removeprefix('torch.')} {tuple(images.shape)}"
+            )
         maps, scores = [], []
         for part in images.split(self.description.batch):
             lacking = self.description.batch - len(part)
             filled = torch.cat([part, part[-1:].expand(lacking, -1, -1, -1)]) if lacking else part
             some_maps, some_scores = self.run(filled)
-            maps.append(some_maps[: len(part)])
-            scores.append(some_scores[: len(part)])
-        return torch.cat(maps), torch.cat(scores)
+            maps.append(some_maps[: len(part)].float())
+            scores.append(some_scores[: len(part)].double())
+        all_maps, all_scores = torch.cat(maps), torch.cat(scores)
+        finite = all_maps.isfinite().flatten(1).all(1) & all_scores.isfinite()
+        if not finite.all():
+            first = names[int((~finite).nonzero()[0])]
+            raise MethodError(f"the exported detector gives NaN or infinite anomaly scores, first for {first}")
+        return AnomalyMaps(list(all_maps.numpy()), all_scores.numpy())
 
 
 def open_artefact(path: Path, threads: int) -> Artefact:
@@ -61,13 +83,21 @@ def open_artefact(path: Path, threads: int) -> Artefact:
             "  Export the same model with --format onnx."
         )
     if path.suffix == ".onnx":
-        session = _onnx_session(path, threads)
-        stored = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
-        return Artefact(_described(path, stored), onnx_runner(session))
+        session = _opened(path, lambda: onnx_session(str(path), threads))
+        description = _described(path, session.get_modelmeta().custom_metadata_map.get(METADATA_KEY))
+        image = session.get_inputs()[0]
+        _check_input(path, description, image.shape, image.type == "tensor(uint8)")
+        return Artefact(description, onnx_runner(session))
     if path.suffix == ".xml":
-        model = _openvino_core(threads).read_model(path)
+        core = _openvino_core(threads)
+        model = _opened(path, lambda: core.read_model(path))
         stored = model.get_rt_info(METADATA_KEY).astype(str) if model.has_rt_info(METADATA_KEY) else None
-        return Artefact(_described(path, stored), openvino_runner(model, threads, "f32"))
+        description = _described(path, stored)
+        image = model.inputs[0]
+        shape = [side.get_length() if side.is_static else None for side in image.partial_shape]
+        _check_input(path, description, shape, image.element_type.get_type_name() == "u8")
+        hint = "bf16" if description.precision == "bf16" else "f32"
+        return Artefact(description, openvino_runner(model, threads, hint))
     raise UsageError(f"{path} is no exported detector: .onnx and .xml are evaluated")
 
 
@@ -128,13 +158,22 @@ def _openvino_core(threads: int) -> Any:
     return core
 
 
-def _onnx_session(path: Path, threads: int) -> Any:
+def _opened(path: Path, read: Callable[[], Any]) -> Any:
+    """What a runtime makes of a file; none has a class of errors of its own for damaged ones."""
     try:
-        return onnx_session(str(path), threads)
+        return read()
     except UsageError:
         raise
-    except Exception as error:  # ONNX Runtime has no class of errors of its own
-        raise DataError(f"{path} is damaged, or no ONNX file: {str(error).splitlines()[0]}") from error
+    except Exception as error:
+        raise DataError(
+            f"{path} is damaged, or no such file: {(str(error).strip() or type(error).__name__).splitlines()[0]}"
+        ) from error
+
+
+def _check_input(path: Path, description: ArtefactDescription, shape: Sequence[object], is_bytes: bool) -> None:
+    said = [description.batch, 3, *description.input_size]
+    if list(shape) != said or not is_bytes:
+        raise DataError(f"{path} takes images {shape}, and says that it takes uint8 {said}: it has been changed")
 
 
 def _described(path: Path, stored: str | None) -> ArtefactDescription:

@@ -30,6 +30,8 @@ def export(options: ExportOptions) -> int:
         )
         for name in parity.flipped[:_SHOWN]:
             say(f"  {name}")
+        for name, (plain, other) in parity.metrics.items():
+            say(f"  {name}: {plain:.6f} by the module, {other:.6f} by the artefact")
     if not done.files:
         say("not written: pass --allow-flips to write it all the same")
         return FLIPS

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from results.record import Precision, Record, Scalar, Weights
+from results.record import ArtefactPrecision, Record, Scalar, Weights
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Variant:
     weights: tuple[Weights, ...]
     protocol_hash: str
     train_scale: float
-    precision: Precision
+    precision: ArtefactPrecision
     tf32: bool
 
     @property

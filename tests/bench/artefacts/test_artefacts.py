@@ -1,5 +1,6 @@
 """Exported detectors: the module's results, what they say of themselves, what is refused."""
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,15 +11,18 @@ import torch
 from cli_support import Command
 from torch import nn
 
-from bench.artefacts import exporting, running, writing
+from bench.artefacts import running, writing
 from bench.artefacts.description import METADATA_KEY, ArtefactDescription
 from bench.artefacts.exporting import export_model
 from bench.artefacts.parity import best_threshold, compare
-from bench.artefacts.running import Artefact, open_artefact
-from bench.artefacts.writing import write_artefact
+from bench.artefacts.running import Artefact, Run, open_artefact
+from bench.artefacts.writing import OpenVinoProgram, TorchProgram, quantise, translate
 from bench.commands.export import export
 from bench.errors import DataError, UsageError
 from bench.options import ExportOptions
+from bench.scoring import AnomalyMaps
+from methods.common.precision import CPU_INSTRUCTIONS, cpu_features
+from methods.errors import MethodError
 from results.store import RunStore
 
 needs_onnx = pytest.mark.skipif(
@@ -26,6 +30,9 @@ needs_onnx = pytest.mark.skipif(
     reason="onnx, onnxscript or onnxruntime is not installed",
 )
 needs_openvino = pytest.mark.skipif(running.find_spec("openvino") is None, reason="openvino is not installed")
+needs_nncf = pytest.mark.skipif(
+    any(running.find_spec(name) is None for name in ("openvino", "nncf")), reason="openvino or nncf is not installed"
+)
 RUNTIMES = [pytest.param("onnx", marks=needs_onnx), pytest.param("openvino", marks=needs_openvino)]
 
 
@@ -57,6 +64,10 @@ def images() -> torch.Tensor:
     return torch.randint(0, 256, (5, 3, 16, 24), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
+def some_names(images: torch.Tensor) -> list[str]:
+    return [f"image {number}" for number in range(len(images))]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", RUNTIMES)
 def test_a_file_computes_what_the_module_does_and_says_what_it_is(
@@ -64,13 +75,77 @@ def test_a_file_computes_what_the_module_does_and_says_what_it_is(
 ) -> None:
     module, said = Bright().eval(), description(format=kind)
     path = tmp_path / f"bright{writing.SUFFIXES[kind]}"  # type: ignore[index]
-    assert path in write_artefact(path, module, images[:2], said)
+    program = translate(kind, module, images[:2])  # type: ignore[arg-type]
+    run = program.runner(1)  # what is compared is what is written, and neither changes the other
+    assert path in program.write(path, said.model_dump_json())
     artefact = open_artefact(path, threads=1)
     assert artefact.description == said
-    maps, scores = artefact.predict(images)  # five images by a file that takes two
+    predicted = artefact.predict(images, some_names(images))  # five images by a file that takes two
     expected_maps, expected_scores = module(images)
-    torch.testing.assert_close(maps, expected_maps)
-    torch.testing.assert_close(scores, expected_scores)
+    np.testing.assert_allclose(np.stack(predicted.maps), expected_maps, rtol=1e-5)
+    np.testing.assert_allclose(predicted.scores, expected_scores, rtol=1e-5)
+    np.testing.assert_array_equal(predicted.maps[:2], run(images[:2])[0])
+
+
+class Layers(nn.Module):
+    """A small network, and how far from a vector its features are."""
+
+    networks = ("network",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.network = nn.Sequential(nn.Conv2d(3, 32, 3), nn.ReLU(), nn.Conv2d(32, 32, 3))
+        self.register_buffer("normal", torch.rand(1, 32))
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        features = self.network(images.float() / 255).permute(0, 2, 3, 1)
+        maps = (features @ self.normal.T)[..., 0]
+        return maps, maps.flatten(1).amax(1)
+
+
+@needs_openvino
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "precision",
+    [
+        pytest.param(
+            "bf16",
+            marks=pytest.mark.skipif(
+                CPU_INSTRUCTIONS["bf16"].isdisjoint(cpu_features()), reason="this CPU has no bfloat16"
+            ),
+        ),
+        pytest.param("int8", marks=needs_nncf),
+    ],
+)
+def test_openvino_computes_in_the_precision_that_the_file_names(
+    precision: str, tmp_path: Path, images: torch.Tensor
+) -> None:
+    module, path = Layers().eval().requires_grad_(False), tmp_path / "layers.xml"
+    program = translate("openvino", module, images[:2], precision)  # type: ignore[arg-type]
+    if precision == "int8":
+        program = quantise(program, images[:4])
+    program.write(path, description(format="openvino", precision=precision).model_dump_json())
+    maps = np.stack(open_artefact(path, 1).predict(images, some_names(images)).maps)
+    expected = module(images)[0].numpy()
+    error = np.abs(maps - expected).max() / np.ptp(expected)
+    assert 1e-4 < error < 0.1
+
+
+@needs_nncf
+@pytest.mark.slow
+def test_distances_are_not_quantised(images: torch.Tensor) -> None:
+    plain = translate("openvino", Layers().eval().requires_grad_(False), images[:2])
+    program = quantise(plain, images[:4])
+    assert isinstance(program, OpenVinoProgram)
+    below = {"Convolution": [], "MatMul": []}
+    for node in program.model.get_ordered_ops():
+        if node.get_type_name() in below:
+            sources = [port.get_source_output().get_node().get_type_name() for port in node.inputs()]
+            below[node.get_type_name()] += sources
+    assert below["Convolution"].count("FakeQuantize") == 2
+    assert below["MatMul"]
+    assert "FakeQuantize" not in below["MatMul"]
 
 
 @pytest.fixture
@@ -98,7 +173,9 @@ def test_an_exported_model_is_evaluated_like_the_run(bench: Command, kept: Path,
     for name, value in own.metrics.items():
         assert again.metrics[name] == (None if value is None else pytest.approx(value, abs=1e-4)), name
     assert again.deviations == [*own.deviations, f"exported: {kind}, fp32"]
-    assert again.title == own.title
+    assert (again.title, again.training_steps, again.train_scale) == (own.title, own.training_steps, own.train_scale)
+    for name in ("image_au_roc", "au_pro@0.3"):
+        assert f"{name}: {own.metrics[name]:.6f} by the module" in exported.stdout
 
 
 @pytest.fixture
@@ -122,13 +199,13 @@ def test_a_file_that_flips_decisions_is_not_written(
     cell: Path, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The fault is planted where the exported program is run."""
+    real = TorchProgram.runner
 
-    class Upside(Artefact):
-        def predict(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            maps, scores = super().predict(images)
-            return maps, -scores
+    def upside_down(self: TorchProgram, threads: int) -> Run:
+        run = real(self, threads)
+        return lambda images: (run(images)[0], -run(images)[1])
 
-    monkeypatch.setattr(exporting, "Artefact", Upside)
+    monkeypatch.setattr(TorchProgram, "runner", upside_down)
     out = tmp_path / "out" / "tiny.pt2"
     options = ExportOptions(cell, format="torch_export", data_root=data_root, out=out)
     assert export(options) == 3
@@ -138,6 +215,24 @@ def test_a_file_that_flips_decisions_is_not_written(
     assert out.is_file()
     assert allowed.description.parity is not None
     assert allowed.description.parity.flipped
+    own, other = allowed.description.parity.metrics["image_au_roc"]
+    assert other == pytest.approx(1 - own)
+
+
+@needs_nncf
+@pytest.mark.slow
+def test_eight_bits_that_cut_off_defects_are_not_written(cell: Path, data_root: Path, tmp_path: Path) -> None:
+    """The defects are brighter than the normal images by which ranges are chosen: they come to look like these."""
+    out = tmp_path / "tiny.xml"
+    options = ExportOptions(cell, "openvino", "int8", data_root=data_root, out=out, batch=4)
+    refused = export_model(options)
+    assert (refused.files, out.exists()) == ((), False)
+    said = export_model(dataclasses.replace(options, allow_flips=True)).description
+    assert said.parity is not None
+    assert said.parity.flipped
+    assert all(name.startswith(("test/dent", "test/stain")) for name in said.parity.flipped)
+    assert said.run_with.startswith("INFERENCE_PRECISION_HINT=f32")
+    assert open_artefact(out, 1).description == said
 
 
 @pytest.mark.slow
@@ -155,7 +250,8 @@ def test_other_files_than_those_of_the_fit_are_refused(bench: Command, kept: Pat
     [
         ("gone.onnx", None, UsageError, "there is no file"),
         ("photo.png", b"x", UsageError, "is no exported detector"),
-        pytest.param("broken.onnx", b"not a model", DataError, "is damaged, or no ONNX file", marks=needs_onnx),
+        pytest.param("broken.onnx", b"not a model", DataError, "is damaged, or no such file", marks=needs_onnx),
+        pytest.param("broken.xml", b"<net", DataError, "is damaged, or no such file", marks=needs_openvino),
     ],
 )
 def test_files_that_are_no_detectors_are_named(
@@ -177,7 +273,7 @@ def test_a_file_that_does_not_say_what_it_is(
 ) -> None:
     import onnx
 
-    write_artefact(tmp_path / "other.onnx", Bright().eval(), images[:2], description())
+    translate("onnx", Bright().eval(), images[:2]).write(tmp_path / "other.onnx", "")
     model = onnx.load(tmp_path / "other.onnx")
     del model.metadata_props[:]
     if stored is not None:
@@ -187,11 +283,48 @@ def test_a_file_that_does_not_say_what_it_is(
         open_artefact(tmp_path / "other.onnx", 1)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", RUNTIMES)
+def test_a_file_whose_description_is_of_another_is_refused(kind: str, tmp_path: Path, images: torch.Tensor) -> None:
+    path = tmp_path / f"bright{writing.SUFFIXES[kind]}"  # type: ignore[index]
+    said = description(format=kind, input_size=(24, 16))
+    translate(kind, Bright().eval(), images[:2]).write(path, said.model_dump_json())  # type: ignore[arg-type]
+    with pytest.raises(DataError, match=r"\[2, 3, 16, 24\], and says that it takes uint8 \[2, 3, 24, 16\]"):
+        open_artefact(path, 1)
+
+
+@needs_openvino
+@pytest.mark.slow
+def test_weights_that_are_missing_beside_a_graph(tmp_path: Path, images: torch.Tensor) -> None:
+    said = description(format="openvino").model_dump_json()
+    _, weights = translate("openvino", Layers().eval(), images[:2]).write(tmp_path / "alone.xml", said)
+    weights.unlink()
+    with pytest.raises(DataError, match="is damaged"):
+        open_artefact(tmp_path / "alone.xml", 1)
+
+
+@pytest.mark.parametrize("wrong", [torch.zeros(1, 3, 16, 25, dtype=torch.uint8), torch.zeros(1, 3, 16, 24)])
+def test_images_of_another_size_or_type_are_refused(wrong: torch.Tensor) -> None:
+    artefact = Artefact(description(), Bright())
+    with pytest.raises(UsageError, match=r"takes uint8 images \(N, 3, 16, 24\), not (uint8|float32) \(1, 3, 16, 2"):
+        artefact.predict(wrong, ["one"])
+
+
+def test_scores_that_are_no_numbers_name_their_image(images: torch.Tensor) -> None:
+    def run(part: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        maps, scores = Bright()(part)
+        return maps, torch.where((part == images[3]).flatten(1).all(1), torch.nan, scores)
+
+    with pytest.raises(MethodError, match="first for image 3"):
+        Artefact(description(), run).predict(images, some_names(images))
+
+
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        (lambda: writing.check_packages("onnx"), r"needs onnx and onnxscript.*\n.*anomaly-bench\[export\]"),
-        (lambda: writing.check_packages("openvino"), r"needs openvino.*\n.*anomaly-bench\[openvino\]"),
+        (lambda: writing.check_format("onnx", "fp32"), r"needs onnx and onnxscript.*\n.*anomaly-bench\[export\]"),
+        (lambda: writing.check_format("openvino", "fp32"), r"needs openvino, .*\n.*anomaly-bench\[openvino\]"),
+        (lambda: writing.check_format("openvino", "int8"), r"needs openvino and nncf, .*\n.*anomaly-bench\[openvino\]"),
         (lambda: running.onnx_session(b"", 1), r"ONNX Runtime is not installed\n.*anomaly-bench\[export\]"),
     ],
 )
@@ -204,11 +337,34 @@ def test_a_missing_package_says_what_to_install(
         call()
 
 
+@pytest.mark.parametrize(("kind", "precision"), [("onnx", "bf16"), ("openvino", "fp16"), ("torch_export", "int8")])
+def test_what_a_runtime_does_not_compute_in_is_refused(kind: str, precision: str) -> None:
+    with pytest.raises(UsageError, match=f"{kind} is not written in {precision}\n  Allowed with it: fp32"):
+        writing.check_format(kind, precision)  # type: ignore[arg-type]
+
+
+@needs_onnx
+def test_a_detector_too_large_for_onnx_is_told_where_to_go(
+    images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing, "_LARGEST_ONNX", 3)
+    with pytest.raises(UsageError, match="less than 2 GiB\n  Pass --format openvino"):
+        translate("onnx", Bright().eval(), images[:1])
+
+
+def test_a_file_is_called_as_its_format(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"does not end with \.pt2"):
+        export_model(ExportOptions(tmp_path, format="torch_export", out=tmp_path / "model.onnx"))
+
+
+def maps_of(maps: torch.Tensor, scores: list[float]) -> AnomalyMaps:
+    return AnomalyMaps(list(maps.numpy()), np.array(scores))
+
+
 def test_flips_are_counted_at_the_best_threshold() -> None:
-    scores = torch.tensor([0.1, 0.2, 0.6, 0.7])
     maps = torch.rand(4, 3, 3, generator=torch.Generator().manual_seed(0))
-    changed = torch.tensor([0.1, 0.5, 0.6, 0.3])
-    parity = compare((maps, scores), (maps + 0.01, changed), [False, False, True, True], ["a", "b", "c", "d"])
+    plain, other = maps_of(maps, [0.1, 0.2, 0.6, 0.7]), maps_of(maps + 0.01, [0.1, 0.5, 0.6, 0.3])
+    parity = compare(plain, other, [False, False, True, True], ["a", "b", "c", "d"])
     assert parity.threshold == pytest.approx(0.4)
     assert parity.flipped == ["b", "d"]
     assert parity.score_error == pytest.approx(0.4 / 0.6)
@@ -220,13 +376,19 @@ def test_flips_are_counted_at_the_best_threshold() -> None:
     [
         ([1.0, 2.0, 3.0, 4.0], [0, 0, 1, 1], 2.5),
         ([1.0, 2.0, 3.0, 4.0], [0, 1, 0, 1], 1.5),
-        ([2.0, 2.0, 2.0], [0, 1, 1], 2.0),
-        ([1.0, 5.0], [1, 0], 1.0),
+        ([2.0, 2.0, 2.0], [0, 1, 1], 1.5),
+        ([1.0, 5.0], [1, 0], -1.0),
     ],
 )
 def test_the_threshold_has_the_highest_f1(scores: list[float], anomalous: list[int], threshold: float) -> None:
     found = best_threshold(np.array(scores), np.array(anomalous, bool))
     assert found == pytest.approx(threshold)
+
+
+def test_maps_of_another_size_are_no_rounding() -> None:
+    plain, other = maps_of(torch.zeros(1, 3, 3), [0.0]), maps_of(torch.zeros(1, 4, 3), [0.0])
+    with pytest.raises(MethodError, match=r"the map of a has \(4, 3\) values, that of the plain module \(3, 3\)"):
+        compare(plain, other, [True], ["a"])
 
 
 def test_the_description_is_json() -> None:
