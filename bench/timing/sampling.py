@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from bench.timing.protocols import TimingProtocol
-from bench.timing.statistics import median_half_width
+from bench.timing.statistics import half_widths
 
 StopReason = Literal["count", "precise", "time budget", "noise"]
 
@@ -16,8 +16,8 @@ MOST_SECONDS = 60.0
 """Of an adaptive protocol's samples."""
 STEADY = 0.005
 """An adaptive warm-up ends when the medians of its last two tenths differ by less, as a share."""
-PRECISE = 0.005
-"""Half width of the median's interval, as a share, at which an adaptive protocol has enough."""
+PRECISE = {0.5: 0.005, 0.99: 0.02}
+"""Half widths of the intervals of median and 99th percentile, as shares, at which an adaptive protocol has enough."""
 FEWEST = 3
 """Samples that even a spent time budget leaves room for."""
 _WARM_UP_SHARE = 1 / 3
@@ -72,7 +72,14 @@ class SamplingRules:
             return "count"
         if seconds >= MOST_SECONDS:
             return "noise"
-        # Resampling takes longer than a pass does.
-        if count % self.protocol.passes == 0 and median_half_width(np.array(milliseconds)) <= PRECISE:
-            return "precise"
-        return None
+        return "precise" if self._looks(count) and _is_precise(milliseconds) else None
+
+    def _looks(self, count: int) -> bool:
+        """Whether precision is looked at now: with each doubling, as it takes long and the device idles meanwhile."""
+        times, rest = divmod(count, self.protocol.passes)
+        return not rest and times.bit_count() == 1
+
+
+def _is_precise(milliseconds: list[float]) -> bool:
+    widths = half_widths(np.array(milliseconds), list(PRECISE))
+    return all(width <= most for width, most in zip(widths, PRECISE.values(), strict=True))

@@ -1,6 +1,7 @@
 """Statistics of passes: order statistics that their number supports, and what tells that they are not alike."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,19 +76,26 @@ def bound_rank(count: int, share: float) -> int | None:
     return count - exceeding + 1 if exceeding >= 2 else None
 
 
-def median_half_width(milliseconds: Samples, seed: int = 0) -> float:
-    """Half the width of the median's 95 % interval as a share of it, by resampling blocks of passes.
+def half_widths(milliseconds: Samples, shares: Sequence[float], seed: int = 0) -> list[float]:
+    """Half the widths of percentiles' 95 % intervals, by resampling blocks of passes.
 
     Args:
         milliseconds: Of each pass, in order; at least two blocks.
+        shares: The percentiles, such as 0.5 and 0.99.
         seed: Of the resampling.
+
+    Returns:
+        Of each percentile, as a share of it.
     """
     count = len(milliseconds)
+    ranks = [math.ceil(share * count) - 1 for share in shares]
     blocks = np.lib.stride_tricks.sliding_window_view(milliseconds, BLOCK)
     draws = np.random.default_rng(seed).integers(0, len(blocks), (RESAMPLES, -(-count // BLOCK)))
-    medians = np.median(blocks[draws].reshape(RESAMPLES, -1)[:, :count], axis=1)
-    low, high = np.quantile(medians, [0.025, 0.975])
-    return float((high - low) / 2 / np.median(milliseconds))
+    # One resample at a time: all of those of a minute's passes would be hundreds of megabytes.
+    resampled = [np.partition(blocks[draw].reshape(-1)[:count], ranks)[ranks] for draw in draws]
+    low, high = np.quantile(resampled, [0.025, 0.975], axis=0)
+    widths: list[float] = ((high - low) / 2 / np.partition(milliseconds, ranks)[ranks]).tolist()
+    return widths
 
 
 def drift(milliseconds: Samples) -> float | None:

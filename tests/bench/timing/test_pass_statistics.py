@@ -4,13 +4,13 @@ import math
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import signal, stats
 
 from bench.timing.statistics import (
     bound_rank,
     distribution,
     drift,
-    median_half_width,
+    half_widths,
     percentile_bound,
     spread,
     throughput,
@@ -83,8 +83,16 @@ def test_drift_and_two_kinds_of_passes_are_seen() -> None:
 
 def test_passes_that_depend_on_the_one_before_widen_the_interval() -> None:
     noise = GENERATOR.standard_normal(2000)
-    walk = np.zeros(2000)
-    for number in range(1, 2000):
-        walk[number] = 0.95 * walk[number - 1] + noise[number]
+    walk = signal.lfilter([1], [1, -0.95], noise)
     alone = 100 + noise * walk.std() / noise.std()
-    assert median_half_width(100 + walk) > 2 * median_half_width(alone)
+    (dependent,), (independent,) = half_widths(100 + walk, [0.5]), half_widths(alone, [0.5])
+    assert dependent > 2 * independent
+
+
+@pytest.mark.parametrize("memory", [0.0, 0.5])
+def test_intervals_are_as_wide_as_percentiles_scatter(memory: float) -> None:
+    noise = signal.lfilter([math.sqrt(1 - memory**2)], [1, -memory], GENERATOR.standard_normal((400, 1500)))[:, 500:]
+    samples = 100 + noise
+    scatter = 1.96 * np.std(np.quantile(samples, [0.5, 0.99], axis=1, method="inverted_cdf"), axis=1)
+    widths = np.mean([half_widths(one, [0.5, 0.99]) for one in samples[:40]], axis=0)
+    assert widths * np.array([100, 102.33]) == pytest.approx(scatter, rel=0.25)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from bench.errors import UsageError
+from bench.timing import sampling
 from bench.timing.clocks import HostClock
 from bench.timing.measuring import Measurement, measure
 from bench.timing.protocols import PROTOCOLS, timing_protocol
@@ -64,6 +65,27 @@ def test_an_adaptive_protocol_stops_when_it_knows_or_when_it_will_not() -> None:
     wild = run("rigorous", lambda number: float(3 * noise[number]))
     assert wild.stop_reason == "noise"
     assert wild.seconds == pytest.approx(60, abs=1)
+
+
+def test_a_median_that_is_known_is_not_enough_while_the_tail_is_not() -> None:
+    generator = np.random.default_rng(0)
+    tail = np.where(generator.random(20_000) < 0.012, generator.uniform(1, 6, 20_000), 1.0)
+    rules = SamplingRules(timing_protocol("rigorous"))
+    assert rules.stops([1.0] * 1000, 1.0) == "precise"
+    assert rules.stops(tail[:1000].tolist(), 1.0) is None
+
+
+def test_precision_is_looked_at_with_each_doubling(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = []
+
+    def half_widths(milliseconds: np.ndarray, shares: list[float]) -> list[float]:
+        looked.append(len(milliseconds))
+        return [0.1] * len(shares)
+
+    monkeypatch.setattr(sampling, "half_widths", half_widths)
+    measured = run("rigorous", lambda _: 3.0)
+    assert len(measured.readings) == 20_000
+    assert looked == [1000, 2000, 4000, 8000, 16000]
 
 
 def test_protocols_are_those_of_their_sources() -> None:
