@@ -147,9 +147,9 @@ def _record(
 
 
 def _line(trigger: Trigger, ready: ReadyDetector, clock: Clock, count: int, budget: float | None) -> Line:
-    """Let a camera trigger ``count`` times, or as often as it does in the time budget."""
+    """Let a camera trigger ``count`` times, or as often as it does in the time budget, if there is one."""
     if budget is not None:
-        count = max(FEWEST, min(count, round(budget * trigger.rate)))
+        count = max(FEWEST, round(budget * trigger.rate))
     triggers = trigger_times(trigger.rate, count, trigger.jitter, SEED)
     served, service = replay(triggers, lambda: clock.time(ready.passes), time.perf_counter, wait_until)
     return describe_line(served, service, trigger.rate, trigger.deadline_ms, trigger.jitter)
