@@ -120,6 +120,7 @@ def test_a_line_is_described_with_its_own_triggers() -> None:
 def test_jitter_moves_triggers_within_their_time() -> None:
     plain, shaken = trigger_times(50, 200, 0.0, 0), trigger_times(50, 200, 1.0, 0)
     assert np.allclose(np.diff(plain), 20)
+    assert plain[0] == shaken[0] == 0
     assert np.abs(shaken - plain).max() <= 10
     assert np.abs(shaken - plain).max() > 8
     assert (np.diff(shaken) >= 0).all()

@@ -89,16 +89,16 @@ def test_precision_is_looked_at_with_each_doubling(monkeypatch: pytest.MonkeyPat
 
 
 def test_protocols_are_those_of_their_sources() -> None:
-    paper, owners = timing_protocol("paper"), timing_protocol("mvtec_ad2")
-    assert (paper.batches, paper.precision, paper.input_dtype, paper.region) == (
-        (1, 16),
-        "fp16",
-        "float16",
-        "host to device",
-    )
-    assert not paper.pinned
-    assert not paper.non_blocking
-    assert (owners.batches, owners.precision, owners.region) == ((1,), "fp32", "host to host")
+    images = {
+        name: (one.batches, one.precision, one.input_dtype, one.region, one.pinned, one.non_blocking)
+        for name, one in PROTOCOLS.items()
+    }
+    assert images == {
+        "paper": ((1, 16), "fp16", "float16", "host to device", False, False),
+        "rigorous": ((1, 16), "fp16", "uint8", "host to device", True, True),
+        "mvtec_ad2": ((1,), "fp32", "float32", "host to host", False, False),
+    }
+    assert [name for name, one in PROTOCOLS.items() if one.adaptive] == ["rigorous"]
     assert all(protocol.processes == 5 for protocol in PROTOCOLS.values())
 
 
