@@ -6,7 +6,7 @@ import os
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -205,10 +205,20 @@ def _onnx_program(module: nn.Module, images: Tensor) -> Any:
     with _quiet():
         program: Any = torch.onnx.export(
             module, (images,), opset_version=OPSET, dynamo=True, input_names=[INPUT], output_names=list(OUTPUTS),
-            verbose=False,
+            verbose=False, custom_translation_table={torch.ops.aten._cdist_forward.default: _distances},
         )  # fmt: skip
     assert program is not None
     return program
+
+
+def _distances(first: Any, second: Any, p: float = 2.0, compute_mode: int | None = None) -> Any:
+    """Euclidean distances of all rows (N, D) to all rows (M, D) in ONNX: PyTorch's exporter has none."""
+    from onnxscript import opset18 as operators
+
+    if p != 2:
+        raise ValueError(f"distances of the order {p} are not translated")
+    differences = operators.Sub(operators.Unsqueeze(first, [-2]), operators.Unsqueeze(second, [-3]))
+    return operators.Sqrt(operators.ReduceSumSquare(differences, [-1], keepdims=0))
 
 
 def openvino_model(module: nn.Module, images: Tensor) -> Any:
@@ -237,7 +247,7 @@ def quantise(program: Program, images: Tensor) -> Program:
             program's batch.
     """
     assert isinstance(program, OpenVinoProgram)
-    with _quiet():
+    with _quiet(), redirect_stdout(io.StringIO()):
         import nncf
 
         nncf.set_log_level(logging.ERROR)
