@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.config import deviations
+from methods.errors import MethodError
 from methods.training_length import TrainingLength, scaled_steps
 from methods.weights.files import WeightIdentity, default_weights_directory
 from methods.weights.sources import backbone_files
@@ -246,6 +247,15 @@ class Detector(ABC, Generic[ConfigT]):
         if self.fitted is None:
             raise RuntimeError(f"{self.title} has not been fitted")
         return self.fitted
+
+    def fused_module(self) -> nn.Module:
+        """The fitted detector for inference alone: :meth:`module` with operations merged, the same but for rounding.
+
+        Raises:
+            MethodError: The method has no such form, or not with these options.
+            RuntimeError: The detector has not been fitted.
+        """
+        raise MethodError(f"{self.title} has no fused form of its own: its module is the fastest that there is")
 
     @classmethod
     @abstractmethod

@@ -11,6 +11,7 @@ from torch import Tensor
 from methods.common.precision import TrainingPrecision, check_precision
 from methods.detector import Detector, FitContext, ImageSet
 from methods.efficientad import table_4
+from methods.efficientad.fused import FusedEfficientAd
 from methods.efficientad.networks import DROPOUT, INPUT_SIZE, EfficientAdNetwork, MapBorder
 from methods.efficientad.pdn import Size
 from methods.efficientad.step import HARD_QUANTILE, choose_step
@@ -164,6 +165,17 @@ class EfficientAd(Detector[EfficientAdConfig]):
         measure_normalisation(network, validation, context, config.map_normalisation, levels)
         self.implementation = {"training step": step}
         self.fitted = network
+
+    def fused_module(self) -> FusedEfficientAd:
+        """The fitted networks with what teacher and student compute alike computed at once, see :mod:`.fused`.
+
+        Raises:
+            MethodError: The student is not shared.
+            RuntimeError: The detector has not been fitted.
+        """
+        network = self.module()
+        assert isinstance(network, EfficientAdNetwork)
+        return FusedEfficientAd(network, grouped=network.mean.is_cuda)
 
     @classmethod
     def build_module(cls, config: EfficientAdConfig, state: Mapping[str, Tensor]) -> EfficientAdNetwork:
