@@ -15,18 +15,22 @@ from rich.console import Console
 
 from bench import evaluation
 from bench import run as running
+from bench.artefacts.exporting import Exported, chosen_cells, export_model
 from bench.datasets import listing
+from bench.errors import UsageError, unknown_name
 from bench.models import load_detector
 from bench.option_types import default_data_root
-from bench.options import EvaluationOptions, RunOptions, SubmissionOptions, resolve
+from bench.options import EvaluationOptions, ExportOptions, RunOptions, SubmissionOptions, TimingOptions, resolve
 from bench.progress import make_display
-from bench.run_folder import locked
-from bench.speed import time_run
+from bench.run_folder import locked, new_folder
+from bench.speed import time_detectors, time_run
 from bench.submission import SubmittedScenario, prepare_submission, write_submission
 from methods.common.precision import Precision
 from results.record import Record
+from results.timing_record import TimingRecord
+from results.timing_store import read_timings
 
-__all__ = ["evaluate", "list_images", "load_detector", "run", "submit"]
+__all__ = ["evaluate", "export", "list_images", "load_detector", "run", "submit", "time"]
 
 
 def run(
@@ -217,6 +221,69 @@ def submit(
     """
     options = resolve(SubmissionOptions, dict(locals()), "bench.api.submit")
     return list(write_submission(prepare_submission(options)))
+
+
+def time(
+    run: Path | str | None = None,
+    *,
+    methods: Sequence[str] | str = (),
+    console: Console | None = None,
+    **options: object,
+) -> list[TimingRecord]:
+    """Time fitted detectors, as ``bench time`` does: those that a run has kept, or methods, which are fitted first.
+
+    Args:
+        run: Run folder.
+        methods: Instead of it: names of methods.
+        console: Where to show what is timed; nowhere when ``None``.
+        options: Any of :class:`bench.options.TimingOptions`, such as ``backend=["eager", "openvino"]``.
+
+    Returns:
+        A record per process that was timed; of a row that cannot be timed there is none, and the console says why.
+
+    Raises:
+        BenchError: The arguments make no sense.
+        MethodError: A method cannot be fitted or restored.
+        ResultError: A file cannot be read or written.
+    """
+    given = {"run": run, "methods": methods or None, **_known(options, TimingOptions)}
+    resolved = resolve(TimingOptions, given, "bench.api.time")
+    # Without a folder of the user's, this one: the records have to be found again.
+    out = resolved.out or resolved.run or new_folder()
+    before = {record.samples for record in read_timings([out]).records} if out.exists() else set()
+    time_detectors(dataclasses.replace(resolved, out=out), console or Console(quiet=True, force_terminal=False))
+    return [record for record in read_timings([out]).records if record.samples not in before]
+
+
+def export(model: Path | str, **options: object) -> Exported:
+    """Write a kept model for another runtime, compared with the module at once, as ``bench export`` does.
+
+    Args:
+        model: Folder of a cell, or of a run with one model.
+        options: Any of :class:`bench.options.ExportOptions`, such as ``format="openvino"``.
+
+    Returns:
+        The files, none if decisions flip and that was not allowed, and what the artefact says of itself.
+
+    Raises:
+        BenchError: The arguments make no sense, or the test images are not at hand.
+        MethodError: The artefact gives scores that are no numbers.
+        ResultError: A file cannot be written.
+    """
+    given = {"models": [Path(model)], **_known(options, ExportOptions)}
+    resolved = resolve(ExportOptions, given, "bench.api.export")
+    (cell, *others) = chosen_cells(resolved)
+    if others:
+        raise UsageError(f"{model} keeps {len(others) + 1} models: name the folder of one cell")
+    return export_model(cell, resolved)
+
+
+def _known(given: Mapping[str, object], options: type[Any]) -> Mapping[str, object]:
+    names = [option.name for option in dataclasses.fields(options)]
+    for name in given:
+        if name not in names:
+            raise unknown_name("option", name, names)
+    return given
 
 
 def _call(name: str, given: Mapping[str, object], function: Callable[..., Any]) -> str:

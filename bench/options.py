@@ -184,8 +184,10 @@ class TimingOptions:
         protocol: paper (EfficientAD, Appendix E), rigorous or mvtec_ad2; docs/timing.md explains them.
         batch: Images per pass, such as 1,16.
         input_size: Sides of the images in pixels, such as 256,1024x1224, of methods that take any.
-        precision: Of the networks.
-        backend: What runs the detectors: eager, compile, cudagraph, onnxruntime, openvino or tensorrt.
+        precision: Of the networks, such as fp32,bf16; int8 by openvino, of models that bench export has quantised.
+        backend: What runs the detectors, such as eager,openvino: eager, compile, cudagraph, onnxruntime, openvino,
+            tensorrt.
+        fused: Time the methods' fused forms for inference, of those that have one.
         processes: Fresh processes per row.
         time_budget: Seconds of passes per row.
         line_rate: Time a production line that takes so many images a second.
@@ -210,8 +212,13 @@ class TimingOptions:
         tuple[Annotated[int, Limits(ge=1)], ...] | None, Parsed(listed), Flag(default="the protocol's")
     ] = None
     input_size: Annotated[Sizes | None, Flag(default="each method's own")] = None
-    precision: Annotated[Literal["fp32", "bf16", "fp16"] | None, Flag(default="the protocol's")] = None
-    backend: Literal["eager", "compile", "cudagraph", "onnxruntime", "openvino", "tensorrt"] = "eager"
+    precision: Annotated[
+        tuple[Literal["fp32", "bf16", "fp16", "int8"], ...] | None, Parsed(listed), Flag(default="the protocol's")
+    ] = None
+    backend: Annotated[
+        tuple[Literal["eager", "compile", "cudagraph", "onnxruntime", "openvino", "tensorrt"], ...], Parsed(listed)
+    ] = ("eager",)
+    fused: bool = False
     processes: Annotated[Annotated[int, Limits(ge=1)] | None, Flag(default="the protocol's")] = None
     time_budget: Annotated[
         Annotated[float, Limits(gt=0, allow_inf_nan=False)] | None, Flag(default="on a CPU 60, on a GPU no limit")
@@ -229,19 +236,21 @@ class ExportOptions:
     """Everything that ``bench export`` takes; what it says of each option is the help of its flag.
 
     Attributes:
-        model: Folder of a cell that has kept its model, or a run folder with one.
+        models: Folders of cells that have kept their models, or of runs with such cells.
         format: onnx, openvino or torch_export.
         precision: Of the networks; onnx takes fp32 and fp16, openvino fp32, bf16 and int8, torch_export all but int8.
         batch: Images per call.
+        fused: Export the method's fused form for inference, where it has one.
         allow_flips: Write the file though it judges a test image otherwise than the module does.
         data_root: Folder of the collections, for the test images.
-        out: File to write.
+        out: File to write, of a single model.
     """
 
-    model: Annotated[Folder, Flag(argument="CELL")]
+    models: Annotated[list[Folder], Flag(argument="CELL...")]
     format: Literal["onnx", "openvino", "torch_export"] = "onnx"
     precision: Literal["fp32", "bf16", "fp16", "int8"] = "fp32"
     batch: Annotated[int, Limits(ge=1)] = 1
+    fused: bool = False
     allow_flips: bool = False
     data_root: DataRoot = field(default_factory=default_data_root)
     out: Annotated[Folder | None, Flag(default="METHOD-PRECISION.onnx and so on, in the cell's folder")] = None

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from itertools import product
 from pathlib import Path
 
 from rich.console import Console
@@ -16,6 +17,7 @@ from bench.progress import make_display
 from bench.run import execute, prepare
 from bench.run_folder import locked, new_folder, update_report
 from bench.summary import FAILED, OK
+from bench.timing.backends import PRECISIONS, check_backend
 from bench.timing.job import Setup, Trigger
 from bench.timing.protocols import timing_protocol
 from bench.timing.session import KeptModel, Refused, Row, Timed, models_of_run, time_rows
@@ -76,20 +78,23 @@ def time_run(options: RunOptions, console: Console) -> int:
 
 
 def plan_rows(models: Sequence[KeptModel], options: TimingOptions, device: str) -> Iterator[Row]:
-    """The rows that the options ask for: every model in every batch size."""
+    """The rows that the options ask for: every model in every backend, precision that this has, and batch size."""
     protocol = timing_protocol(options.protocol).on(device)
     threads = options.threads or usable_cores()
     trigger = None
     if options.line_rate is not None and options.deadline_ms is not None:
         trigger = Trigger(rate=options.line_rate, deadline_ms=options.deadline_ms, jitter=options.jitter)
-    for model in models:
+    for model, backend, precision in product(models, options.backend, options.precision or (protocol.precision,)):
+        if precision not in PRECISIONS[backend]:
+            continue
         for batch in (1,) if trigger else options.batch or protocol.batches:
             setup = Setup(
                 protocol=options.protocol,
                 mode="line" if trigger else protocol.mode,
                 batch=batch,
-                precision=options.precision or protocol.precision,
-                backend=options.backend,
+                precision=precision,
+                backend=backend,
+                fused=options.fused,
                 device=device,
                 threads=threads,
             )
@@ -107,6 +112,8 @@ def introduce(rows: Sequence[Row], options: TimingOptions, device: str, console:
             highlight=False,
         )
     console.print(f"{len(rows)} rows, protocol {options.protocol}", highlight=False)
+    if any(not row.setup.plain for row in rows):
+        console.print("rows of other precisions and backends are compared with the plain module first", highlight=False)
 
 
 def _device(options: TimingOptions) -> str:
@@ -121,8 +128,10 @@ def _check(options: TimingOptions, device: str) -> None:
         raise UsageError("a production line has a rate and a deadline: pass --line-rate and --deadline-ms together")
     if options.run is not None and options.input_size is not None:
         raise UsageError("--input-size is a matter of the fit: name methods with --methods, not a run folder")
-    if device == "cpu" and options.backend in ("cudagraph", "tensorrt"):
-        raise UsageError(f"--backend {options.backend} needs a GPU\n  On a CPU: eager, compile, onnxruntime, openvino.")
+    for backend in options.backend:
+        if device == "cpu" and backend in ("cudagraph", "tensorrt"):
+            raise UsageError(f"--backend {backend} needs a GPU\n  On a CPU: eager, compile, onnxruntime, openvino.")
+        check_backend(backend, options.precision or (timing_protocol(options.protocol).on(device).precision,))
 
 
 def _fit(options: TimingOptions, root: Path, device: str, console: Console) -> int:
@@ -185,7 +194,9 @@ def _time(rows: Sequence[Row], options: TimingOptions, device: str, out: Path, c
     processes = options.processes or timing_protocol(options.protocol).processes
     budget = options.time_budget if options.time_budget is not None or device != "cpu" else CPU_BUDGET
     refused = 0
-    for event in time_rows(rows, processes=processes, time_budget=budget, out=out, command=command_line()):
+    for event in time_rows(
+        rows, processes=processes, time_budget=budget, data_root=options.data_root, out=out, command=command_line()
+    ):
         if isinstance(event, Refused):
             refused += 1
             console.print(f"[red]not timed[/] {escape(event.row.label)}: {escape(event.reason)}", soft_wrap=True)

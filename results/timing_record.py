@@ -9,7 +9,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from results.record import Precision, Scalar, Weights
+from results.parity import Parity
+from results.record import ArtefactPrecision, Scalar, Weights
 
 TIMING_SCHEMA_VERSION: Literal[1] = 1
 
@@ -74,6 +75,7 @@ class Setting(_Strict):
         precision: Of the networks.
         post_precision: Of what follows them.
         backend: What runs the module.
+        fused: Whether it is the method's fused form for inference.
         region: What is timed, in words: ``images in host memory to maps 256x256 on the device``.
         memory_format: Of the images handed over, ``contiguous`` or ``channels_last``.
         input_dtype: Of the images handed over, such as ``float16``.
@@ -91,9 +93,10 @@ class Setting(_Strict):
     mode: Mode
     batch: int
     input_size: tuple[int, int]
-    precision: Precision
+    precision: ArtefactPrecision
     post_precision: Literal["float32"] = "float32"
     backend: Backend
+    fused: bool = False
     region: str
     memory_format: Literal["contiguous", "channels_last"] = "contiguous"
     input_dtype: str
@@ -347,6 +350,8 @@ class TimingRecord(_Strict):
         enqueue: Until the host had handed over everything; ``None`` on a CPU.
         throughput: Images per second: ``batch × passes / sum of passes``, by the protocol's clock.
         output_sha256: Of the maps of the first images, rounded to four digits.
+        exactness: How its results differ from those of the plain module on test images; ``None`` for that module
+            itself, and where the images are not at hand.
         samples: File beside this one with every sample.
     """
 
@@ -368,5 +373,6 @@ class TimingRecord(_Strict):
     line: Line | None = None
     memory: Memory
     output_sha256: str
+    exactness: Parity | None = None
     verdict: Verdict
     samples: str

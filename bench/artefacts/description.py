@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from results.parity import Parity
 from results.record import ArtefactPrecision, Scalar, Weights
 
 Format = Literal["onnx", "openvino", "torch_export"]
@@ -15,27 +16,6 @@ OUTPUTS = ("maps", "scores")
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Parity(_Strict):
-    """How an artefact's results differ from those of the plain module, on the test images of the scenario.
-
-    Attributes:
-        images: How many were compared.
-        map_error: Largest difference of two maps' values, as a share of the range of all values of the plain maps.
-        score_error: Largest difference of two image scores, as a share of the range of the plain scores.
-        threshold: Of the image score: where F1 of the plain scores is highest, on these test images.
-        flipped: Images that are on the other side of it; names.
-        metrics: Metric to its values by the plain module and by the artefact, such as ``image_au_roc``; those that are
-            defined for the scenario.
-    """
-
-    images: int
-    map_error: float
-    score_error: float
-    threshold: float
-    flipped: list[str] = Field(default_factory=list)
-    metrics: dict[str, tuple[float, float]] = Field(default_factory=dict)
 
 
 class ArtefactDescription(_Strict):

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.artefacts.description import ArtefactDescription
+from bench.artefacts.description import ArtefactDescription, Format
 from bench.artefacts.parity import compare_on
 from bench.artefacts.running import Artefact
 from bench.artefacts.writing import (
@@ -29,14 +29,14 @@ from bench.datasets.selection import select_scenarios
 from bench.errors import DataError, UsageError
 from bench.machine.devices import usable_cores
 from bench.machine.environment import DISTRIBUTION, package_versions
-from bench.models import DESCRIPTION_FILE, ModelDescription, load_detector, read_description
+from bench.models import DESCRIPTION_FILE, ModelDescription, kept_models, load_detector, read_description
 from bench.options import ExportOptions
 from bench.scoring import read_and_check
 from methods.common.precision import set_precision
 from methods.detector import Detector
 from methods.weights.catalogue import weight_files
 from results.migrations import load_record
-from results.record import Record, Weights
+from results.record import ArtefactPrecision, Record, Weights
 from results.store import RECORD_FILE, safe_name
 
 CALIBRATION_IMAGES = 300
@@ -56,22 +56,40 @@ class Exported:
     description: ArtefactDescription
 
 
-def export_model(options: ExportOptions) -> Exported:
-    """Export a kept model; what is written was compared with the module on the scenario's test images before.
+def chosen_cells(options: ExportOptions) -> list[Path]:
+    """The folders of the cells whose models are to be exported.
 
     Raises:
-        UsageError: The folder is no cell, packages are missing, or the model cannot be had in the format or precision.
+        UsageError: A folder keeps no model, packages are missing, or several models are to go into one file.
+    """
+    check_format(options.format, options.precision)
+    cells = list(dict.fromkeys(cell for path in options.models for cell in _cells_of(path)))
+    if options.out is not None and len(cells) > 1:
+        names = "\n  ".join(str(cell) for cell in cells)
+        raise UsageError(f"--out is one file, and there are {len(cells)} models: name one of\n  {names}")
+    return cells
+
+
+def export_model(cell: Path, options: ExportOptions) -> Exported:
+    """Export a kept model; what is written was compared with the module on the scenario's test images before.
+
+    Args:
+        cell: Folder of its cell.
+        options: How, and where to.
+
+    Raises:
+        UsageError: Packages are missing, or the model cannot be had in the format or precision.
         DataError: The model or an image is damaged, or the scenario's files are not those of the fit.
         MethodError: The artefact gives scores that are no numbers, or its maps differ in size from the module's.
         ResultError: A file cannot be written.
     """
     check_format(options.format, options.precision)
     out = _out(options)
-    cell, cache = _cell_of(options.model), Cache(default_cache_directory())
+    cache = Cache(default_cache_directory())
     kept, record = read_description(cell), load_record(cell / RECORD_FILE)
     if kept.precision not in ("fp32", options.precision):
         raise UsageError(f"the model was kept in {kept.precision} and cannot be exported in {options.precision}")
-    scenario = _scenario(record, options, cache)
+    scenario = scenario_of(record, options.data_root, cache)
     detector = load_detector(cell)
     paths = [image.path for image in scenario.test]
     test = decode_images(paths, detector.input_size, cache, bits=bit_depth(scenario))
@@ -84,8 +102,13 @@ def export_model(options: ExportOptions) -> Exported:
     said = said.model_copy(update={"parity": parity})
     if parity.flipped and not options.allow_flips:
         return Exported((), said)
-    out = out or cell / f"{safe_name(kept.method)}-{options.precision}{SUFFIXES[options.format]}"
+    out = out or cell / artefact_name(kept.method, options.format, options.precision, fused=options.fused)
     return Exported(tuple(program.write(out, said.model_dump_json())), said)
+
+
+def artefact_name(method: str, kind: Format, precision: ArtefactPrecision, *, fused: bool) -> str:
+    """What the file of an exported detector is called in the folder of its cell."""
+    return f"{safe_name(method)}{'-fused' if fused else ''}-{precision}{SUFFIXES[kind]}"
 
 
 def _out(options: ExportOptions) -> Path | None:
@@ -96,24 +119,27 @@ def _out(options: ExportOptions) -> Path | None:
     return options.out
 
 
-def _cell_of(path: Path) -> Path:
-    """The folder of the cell that a path names: that folder, its model, or a run folder with one model."""
+def _cells_of(path: Path) -> list[Path]:
+    """The folders of the cells that a path names: a cell's folder, its model, or a run folder."""
     if (path / DESCRIPTION_FILE).is_file():
-        return path
+        return [path]
     if path.is_file() and (path.parent / DESCRIPTION_FILE).is_file():
-        return path.parent
-    cells = sorted(folder.parent for folder in path.glob(f"cells/*/{DESCRIPTION_FILE}"))
-    if len(cells) == 1:
-        return cells[0]
-    if cells:
-        names = "\n  ".join(str(cell) for cell in cells)
-        raise UsageError(f"{path} keeps {len(cells)} models: name one of\n  {names}")
-    raise UsageError(f"no fitted detector is kept in {path}\n  bench run --keep-models keeps those of its cells.")
+        return [path.parent]
+    cells = sorted(kept_models(path).values())
+    if not cells:
+        raise UsageError(f"no fitted detector is kept in {path}\n  bench run --keep-models keeps those of its cells.")
+    return cells
 
 
-def _scenario(record: Record, options: ExportOptions, cache: Cache) -> Scenario:
+def scenario_of(record: Record, data_root: Path, cache: Cache) -> Scenario:
+    """The scenario that a record is of, with its test images at hand.
+
+    Raises:
+        BenchError: There are no such data.
+        DataError: They are others than those of the record.
+    """
     name = f"{record.collection.name}/{record.scenario}"
-    scenario = select_scenarios(name, options.data_root, cache)[0]
+    scenario = select_scenarios(name, data_root, cache)[0]
     scenario.check_test()
     if record.data is None or scenario.fingerprint != record.data.fingerprint:
         raise DataError(f"the files of {name} are not those that the model was fitted and evaluated on")
@@ -130,10 +156,11 @@ def _translated(
 ) -> Program:
     """The detector in the format and precision that are asked for."""
     size, precision = detector.input_size, options.precision
+    module = detector.fused_module() if options.fused else detector.module()
     if precision != "int8" and precision != kept.precision and not casts_itself(options.format):
-        set_precision(detector.module(), precision)
+        set_precision(module, precision)
     images = torch.zeros(options.batch, 3, *size, dtype=torch.uint8)
-    program = translate(options.format, detector.module().eval(), images, precision)
+    program = translate(options.format, module.eval(), images, precision)
     if precision != "int8":
         return program
     train, _ = training_images(scenario, detector, record.seed, cache, hold_out=bool(kept.fit.validation))
@@ -155,7 +182,7 @@ def _describe(kept: ModelDescription, record: Record, options: ExportOptions) ->
         title=kept.title,
         source=record.source,
         config=kept.config,
-        deviations=record.deviations,
+        deviations=[*record.deviations, *(["fused form"] if options.fused else [])],
         weights=record.weights,
         licences=_licences(record.weights),
         precision=options.precision,

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.artefacts.description import Parity
 from bench.datasets.masks import GroundTruth
 from bench.scoring import AnomalyMaps, score
 from methods.errors import MethodError
+from results.parity import Parity
 
 METRICS = ("image_au_roc", "au_pro@0.3", "au_spro@0.05")
 """Those that are compared, as far as they are defined."""

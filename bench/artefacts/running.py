@@ -49,19 +49,34 @@ class Artefact:
                 f"this detector takes uint8 images (N, 3, {size[0]}, {size[1]}), not "
                 f"{str(images.dtype).removeprefix('torch.')} {tuple(images.shape)}"
             )
-        maps, scores = [], []
-        for part in images.split(self.description.batch):
-            lacking = self.description.batch - len(part)
-            filled = torch.cat([part, part[-1:].expand(lacking, -1, -1, -1)]) if lacking else part
-            some_maps, some_scores = self.run(filled)
-            maps.append(some_maps[: len(part)].float())
-            scores.append(some_scores[: len(part)].double())
-        all_maps, all_scores = torch.cat(maps), torch.cat(scores)
-        finite = all_maps.isfinite().flatten(1).all(1) & all_scores.isfinite()
-        if not finite.all():
-            first = names[int((~finite).nonzero()[0])]
-            raise MethodError(f"the exported detector gives NaN or infinite anomaly scores, first for {first}")
-        return AnomalyMaps(list(all_maps.numpy()), all_scores.numpy())
+        return predict_by(self.run, images, self.description.batch, names)
+
+
+def predict_by(run: Run, images: Tensor, batch: int, names: Sequence[str]) -> AnomalyMaps:
+    """Maps and scores of any number of images; the last call is filled up with the last image.
+
+    Args:
+        run: Takes exactly ``batch`` images.
+        images: (N, 3, H, W).
+        batch: Images per call.
+        names: Of the images, in messages.
+
+    Raises:
+        MethodError: A map or a score is NaN or infinite; names the first image.
+    """
+    maps, scores = [], []
+    for part in images.split(batch):
+        lacking = batch - len(part)
+        filled = torch.cat([part, part[-1:].expand(lacking, -1, -1, -1)]) if lacking else part
+        some_maps, some_scores = run(filled)
+        maps.append(some_maps[: len(part)].float().cpu())
+        scores.append(some_scores[: len(part)].double().cpu())
+    all_maps, all_scores = torch.cat(maps), torch.cat(scores)
+    finite = all_maps.isfinite().flatten(1).all(1) & all_scores.isfinite()
+    if not finite.all():
+        first = names[int((~finite).nonzero()[0])]
+        raise MethodError(f"this form of the detector gives NaN or infinite anomaly scores, first for {first}")
+    return AnomalyMaps(list(all_maps.numpy()), all_scores.numpy())
 
 
 def open_artefact(path: Path, threads: int) -> Artefact:

@@ -1,17 +1,26 @@
 """What runs the module of a fitted detector."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from bench.artefacts.running import Run, onnx_runner, onnx_session, openvino_runner
-from bench.artefacts.writing import onnx_bytes, openvino_model
+from bench.artefacts.running import Artefact, Run, onnx_runner, onnx_session, openvino_runner
+from bench.artefacts.writing import hint_of, onnx_bytes, openvino_model
 from bench.errors import UsageError
-from results.record import Precision
+from results.record import ArtefactPrecision, Precision
 from results.timing_record import Backend
 
+PRECISIONS: dict[Backend, tuple[ArtefactPrecision, ...]] = {
+    "eager": ("fp32", "bf16", "fp16"),
+    "compile": ("fp32", "bf16", "fp16"),
+    "cudagraph": ("fp32", "bf16", "fp16"),
+    "onnxruntime": ("fp32", "fp16"),
+    "openvino": ("fp32", "bf16", "int8"),
+    "tensorrt": ("fp32", "fp16"),
+}
+"""What each backend computes in; ONNX Runtime has no convolutions in bfloat16 on a CPU."""
 _WARM_UP_PASSES = 3
 
 
@@ -51,9 +60,33 @@ def make_runner(backend: Backend, module: nn.Module, images: Tensor, precision: 
     }
     if backend not in makers:
         raise UsageError(f"the backend {backend!r} is not supported here\n  Allowed: {', '.join(makers)}")
+    check_backend(backend, (precision,))
     if backend in ("onnxruntime", "openvino") and images.device.type != "cpu":
         raise UsageError(f"the backend {backend!r} runs on a CPU: pass --device cpu")
     return makers[backend]()
+
+
+def check_backend(backend: Backend, precisions: Collection[ArtefactPrecision]) -> None:
+    """Refuse a backend that computes in none of some precisions.
+
+    Raises:
+        UsageError: It does not.
+    """
+    if not set(precisions) & set(PRECISIONS[backend]):
+        raise UsageError(
+            f"the backend {backend} does not compute in {' or '.join(precisions)}\n"
+            f"  Allowed with it: {', '.join(PRECISIONS[backend])}."
+        )
+
+
+def quantised_runner(artefact: Artefact) -> Runner:
+    """Run what was exported in 8 bits, on images as the protocol hands them over: bytes, or bytes divided by 255."""
+
+    def run(images: Tensor) -> tuple[Tensor, Tensor]:
+        pixels = images if images.dtype == torch.uint8 else (images * 255).round().to(torch.uint8)
+        return artefact.run(pixels)
+
+    return Runner(run, frozenset({"int8"}))
 
 
 def casts_itself(backend: Backend) -> bool:
@@ -63,10 +96,7 @@ def casts_itself(backend: Backend) -> bool:
 
 def _openvino(module: nn.Module, images: Tensor, precision: Precision, threads: int) -> Runner:
     """OpenVINO decides by itself which operators run in bfloat16; it keeps what needs float32."""
-    if precision == "fp16":
-        raise UsageError("OpenVINO computes in fp32 or bf16 on a CPU\n  Pass one of them with --precision.")
-    hint = {"fp32": "f32", "bf16": "bf16"}[precision]
-    run = openvino_runner(openvino_model(module, images), threads, hint)
+    run = openvino_runner(openvino_model(module, images), threads, hint_of(precision))
     return Runner(run, frozenset({"bfloat16" if precision == "bf16" else "float32"}))
 
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from results.record import Precision
+from results.parity import Parity
+from results.record import ArtefactPrecision
 from results.timing_record import Backend, Mode, ProtocolName, Subject
 
 SESSION_FORMAT = "%Y%m%dT%H%M%SZ"
@@ -24,6 +25,7 @@ class Setup(_Strict):
         batch: Images per pass.
         precision: Of the networks.
         backend: What runs the module.
+        fused: Run the method's fused form.
         device: ``cpu`` or ``cuda:N``.
         threads: CPU threads.
     """
@@ -31,10 +33,16 @@ class Setup(_Strict):
     protocol: ProtocolName
     mode: Mode
     batch: int
-    precision: Precision
+    precision: ArtefactPrecision
     backend: Backend
+    fused: bool = False
     device: str
     threads: int
+
+    @property
+    def plain(self) -> bool:
+        """Whether it runs the plain module in float32, with which others are compared."""
+        return (self.backend, self.precision, self.fused) == ("eager", "fp32", False)
 
 
 class Trigger(_Strict):
@@ -60,6 +68,8 @@ class Job(_Strict):
         subject: What the record says of the detector.
         setup: How it is to be run.
         line: Of a production line; ``None`` for the other modes.
+        exactness: What the comparison with the plain module has found; ``None`` where there was none.
+        not_compared: Why there was none; empty for the plain module itself.
         time_budget: Seconds of passes at most; ``None`` for no limit.
         process: Index of this process among those of its row.
         processes: How many there are to be.
@@ -74,6 +84,8 @@ class Job(_Strict):
     subject: Subject
     setup: Setup
     line: Trigger | None = None
+    exactness: Parity | None = None
+    not_compared: str = ""
     time_budget: float | None
     process: int
     processes: int
@@ -81,6 +93,22 @@ class Job(_Strict):
     session: str
     command: str
     out: Path
+
+
+class Comparison(_Strict):
+    """A setup whose results are to be compared with those of the plain module, in a process that times nothing.
+
+    Attributes:
+        model: Folder of the cell that has kept the fitted detector.
+        plain: File with the results of the plain module; it is written if it is not there.
+        setup: How the detector is to be run.
+        data_root: Folder of the collections, for the test images.
+    """
+
+    model: Path
+    plain: Path
+    setup: Setup
+    data_root: Path
 
 
 class Inspection(_Strict):

@@ -34,10 +34,8 @@ def watch_device(device: torch.device) -> Iterator[GpuWatch]:
         yield GpuWatch()
 
 
-def maps_of_references(
-    run: Run, batch: Tensor, device: torch.device
-) -> tuple[NDArray[np.float32], NDArray[np.generic]]:
-    """The maps of the fixed images, (N, h, w), and the images, (N, 3, H, W), as this artefact sees them.
+def maps_of_references(run: Run, batch: Tensor, device: torch.device) -> NDArray[np.float32]:
+    """The maps of the fixed images by this artefact, (N, h, w).
 
     Args:
         run: The detector.
@@ -49,8 +47,7 @@ def maps_of_references(
     for part in images.split(len(batch)):
         filled = torch.cat([part, batch[len(part) :]]).to(device)
         maps.append(run(filled)[0][: len(part)].float().cpu().numpy())
-    stored = images.float() if images.dtype == torch.bfloat16 else images
-    return np.concatenate(maps), stored.numpy()
+    return np.concatenate(maps)
 
 
 def digest(maps: NDArray[np.float32]) -> str:

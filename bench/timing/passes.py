@@ -9,6 +9,9 @@ from torch import Tensor
 
 from bench.artefacts.running import Run
 
+_SHOWN = 8
+"""Batches of which an image is looked at."""
+
 Region = Literal["host to device", "host to host", "on device"]
 
 
@@ -25,6 +28,7 @@ class Passes:
 
     Attributes:
         first: The first batch, in host memory.
+        inputs: The first image of some of the batches, (N, 3, H, W).
         output: Maps and scores of the latest pass.
     """
 
@@ -35,6 +39,7 @@ class Passes:
         self._run, self._device, self._non_blocking = run, device, non_blocking
         self._to_host = region == "host to host"
         self.first = batches[0]
+        self.inputs = torch.stack([batch[0] for batch in batches[:_SHOWN]])
         self._batches = cycle(ready)
         self.output: tuple[Tensor, Tensor] | None = None
 

@@ -1,7 +1,7 @@
 """One timing process: it does one job, which it reads from standard input, and ends.
 
 ``python -m bench.timing.process time`` times a detector, appends its record to the machine's file and prints it;
-``inspect`` prints what a detector is and costs.
+``inspect`` prints what a detector is and costs; ``compare``, how exact it is in another setup.
 """
 
 import sys
@@ -13,10 +13,11 @@ import torch
 from bench.errors import user_errors
 from bench.machine.devices import Slot
 from bench.timing.clocks import Clock, make_clock
+from bench.timing.exactness import compare_setup
 from bench.timing.gpu import describe_gpu
 from bench.timing.host import describe_machine, watch_host
 from bench.timing.inspection import SEED, inspect, read_reference
-from bench.timing.job import SESSION_FORMAT, Inspection, Job, Trigger
+from bench.timing.job import SESSION_FORMAT, Comparison, Inspection, Job, Trigger
 from bench.timing.line import describe_line, replay, trigger_times, wait_until
 from bench.timing.measuring import Measurement, measure
 from bench.timing.observing import (
@@ -35,6 +36,7 @@ from bench.timing.statistics import distribution, throughput
 from bench.timing.subject import ReadyDetector, prepare
 from bench.timing.verdicts import Observation, judge
 from methods.common.precision import tensor_float_32
+from results.parity import Parity
 from results.published import gpu_peak
 from results.timing_record import Line, Machine, Memory, Sampling, TimingRecord
 from results.timing_store import Samples, append_timing, timing_file_name, write_samples
@@ -46,6 +48,8 @@ def main() -> None:
     try:
         if task == "inspect":
             answer = inspect(Inspection.model_validate_json(job)).model_dump_json()
+        elif task == "compare":
+            answer = compare(Comparison.model_validate_json(job)).model_dump_json()
         else:
             answer = time_job(Job.model_validate_json(job)).model_dump_json()
     except Exception as error:
@@ -53,6 +57,15 @@ def main() -> None:
             raise
         sys.exit(str(error))
     sys.stdout.write(answer + "\n")
+
+
+def compare(comparison: Comparison) -> Parity:
+    """Compare a setup with the plain module, in the state of PyTorch in which it is timed."""
+    torch.set_num_threads(comparison.setup.threads)
+    if comparison.setup.device != "cpu":
+        torch.cuda.set_device(comparison.setup.device)
+    with torch.inference_mode(), tensor_float_32(False):
+        return compare_setup(comparison)
 
 
 def time_job(job: Job) -> TimingRecord:
@@ -72,7 +85,7 @@ def time_job(job: Job) -> TimingRecord:
         gpu, identity = describe_gpu(device)
     machine = describe_machine(Slot(0, job.setup.device, job.setup.threads), gpu, identity)
     with torch.inference_mode(), tensor_float_32(False):
-        ready = prepare(job, protocol)
+        ready = prepare(job.model, job.setup, protocol)
         compiled = compilations()
         with watch_device(device) as gpu_watch, watch_host() as host_watch:
             clock = make_clock(device)
@@ -82,7 +95,7 @@ def time_job(job: Job) -> TimingRecord:
             line = None if job.line is None else _line(job.line, ready, clock, protocol.passes, budget)
         recompiled = compilations() - compiled
         memory = peak_memory(ready.passes, device)
-        maps, images = maps_of_references(ready.runner.run, ready.passes.first, device)
+        maps = maps_of_references(ready.runner.run, ready.passes.first, device)
     samples = measured.samples()
     assert host_watch.state is not None
     seen = Observation(
@@ -97,10 +110,11 @@ def time_job(job: Job) -> TimingRecord:
         peak=gpu_peak(gpu.name) if gpu is not None else None,
         maps=maps,
         reference=read_reference(job.reference),
-        inputs=images,
+        inputs=ready.passes.inputs.numpy(),
         on_cpu=tensors_on_cpu(ready.module) if gpu is not None else (),
         precisions=ready.runner.types or network_types(ready.module),
         recompiled=recompiled,
+        not_compared=job.not_compared,
     )
     sampling = _sampling(job, protocol, ready, measured)
     return _record(job, machine, seen, samples, sampling=sampling, line=line, memory=memory)
@@ -138,6 +152,7 @@ def _record(
         line=line,
         memory=memory,
         output_sha256=digest(seen.maps),
+        exactness=job.exactness,
         verdict=judge(seen),
         samples=name,
     )

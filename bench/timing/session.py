@@ -17,7 +17,8 @@ from pathlib import Path
 
 from bench.errors import DataError
 from bench.models import ModelDescription, kept_models, read_description
-from bench.timing.job import SESSION_FORMAT, Inspection, Job, Setup, Trigger
+from bench.timing.job import SESSION_FORMAT, Comparison, Inspection, Job, Setup, Trigger
+from results.parity import Parity
 from results.timing_record import Subject, TimingRecord
 
 _LAST_LINES = 12
@@ -56,7 +57,8 @@ class Row:
         """Method and setup, for display."""
         setup = self.setup
         parts = [self.model.description.method, setup.protocol, setup.mode, f"batch {setup.batch}", setup.precision]
-        return " · ".join([*parts, *([setup.backend] if setup.backend != "eager" else [])])
+        more = [setup.backend] if setup.backend != "eager" else []
+        return " · ".join([*parts, *more, *(["fused"] if setup.fused else [])])
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,21 @@ class Refused:
 
 
 Event = Timed | Refused
+
+
+@dataclass(frozen=True)
+class _Failed:
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class _Due:
+    """A row that can be timed: what its model is, the file with its reference maps, and how exact it is."""
+
+    row: Row
+    subject: Subject
+    reference: Path
+    compared: Parity | _Failed | None
 
 
 def models_of_run(root: Path) -> list[KeptModel]:
@@ -101,7 +118,7 @@ def models_of_run(root: Path) -> list[KeptModel]:
 
 
 def time_rows(
-    rows: Sequence[Row], *, processes: int, time_budget: float | None, out: Path, command: str
+    rows: Sequence[Row], *, processes: int, time_budget: float | None, data_root: Path, out: Path, command: str
 ) -> Generator[Event]:
     """Time rows and yield what happens to each process.
 
@@ -109,6 +126,7 @@ def time_rows(
         rows: What to time.
         processes: Per row.
         time_budget: Seconds of passes per row, shared by its processes; ``None`` for no limit.
+        data_root: Folder of the collections, whose test images show how exact a row is.
         out: Folder of the records.
         command: What the records say has made them.
     """
@@ -117,21 +135,23 @@ def time_rows(
     order = 0
     with tempfile.TemporaryDirectory(prefix="bench-timing-") as scratch:
         inspected = _inspect(rows, Path(scratch))
-        due: list[tuple[Row, Subject, Path]] = []
+        due: list[_Due] = []
         for row in rows:
             known = inspected[row.model.folder]
             if isinstance(known, _Failed):
                 yield Refused(row, known.reason)
             else:
-                due.append((row, *known))
+                due.append(_Due(row, *known, _compare(row, known[1].with_suffix(".plain.npz"), data_root)))
         for process in range(processes):
-            for row, subject, reference in draw.sample(due, len(due)):
+            for one in draw.sample(due, len(due)):
                 job = Job(
-                    model=row.model.folder,
-                    reference=reference,
-                    subject=subject,
-                    setup=row.setup,
-                    line=row.line,
+                    model=one.row.model.folder,
+                    reference=one.reference,
+                    subject=one.subject,
+                    setup=one.row.setup,
+                    line=one.row.line,
+                    exactness=one.compared if isinstance(one.compared, Parity) else None,
+                    not_compared=one.compared.reason if isinstance(one.compared, _Failed) else "",
                     time_budget=None if time_budget is None else time_budget / processes,
                     process=process,
                     processes=processes,
@@ -141,15 +161,15 @@ def time_rows(
                     out=out,
                 )
                 order += 1
-                answer = _ask("time", job.model_dump_json(), row.setup)
+                answer = _ask("time", job.model_dump_json(), one.row.setup)
                 if isinstance(answer, str):
-                    yield Timed(row, process, TimingRecord.model_validate_json(answer))
+                    yield Timed(one.row, process, TimingRecord.model_validate_json(answer))
                 else:
-                    due = [one for one in due if one[0] is not row]
-                    yield Refused(row, answer.reason)
+                    due.remove(one)
+                    yield Refused(one.row, answer.reason)
 
 
-def _inspect(rows: Sequence[Row], scratch: Path) -> "dict[Path, tuple[Subject, Path] | _Failed]":
+def _inspect(rows: Sequence[Row], scratch: Path) -> dict[Path, tuple[Subject, Path] | _Failed]:
     """What each model is, and the file with its reference maps, by its folder."""
     inspected: dict[Path, tuple[Subject, Path] | _Failed] = {}
     for row in rows:
@@ -163,9 +183,13 @@ def _inspect(rows: Sequence[Row], scratch: Path) -> "dict[Path, tuple[Subject, P
     return inspected
 
 
-@dataclass(frozen=True)
-class _Failed:
-    reason: str
+def _compare(row: Row, plain: Path, data_root: Path) -> Parity | _Failed | None:
+    """How exact a row is; nothing of what the others are compared with."""
+    if row.setup.plain:
+        return None
+    comparison = Comparison(model=row.model.folder, plain=plain, setup=row.setup, data_root=data_root)
+    answer = _ask("compare", comparison.model_dump_json(), row.setup)
+    return Parity.model_validate_json(answer) if isinstance(answer, str) else answer
 
 
 def _ask(task: str, job: str, setup: Setup) -> str | _Failed:

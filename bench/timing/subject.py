@@ -2,15 +2,18 @@
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
 
-from bench.errors import UsageError
+from bench.artefacts.exporting import artefact_name
+from bench.artefacts.running import Artefact, open_artefact
+from bench.errors import DataError, UsageError
 from bench.models import load_detector, read_description
-from bench.timing.backends import Runner, casts_itself, make_runner
+from bench.timing.backends import Runner, casts_itself, make_runner, quantised_runner
 from bench.timing.inspection import SEED
-from bench.timing.job import Job
+from bench.timing.job import Setup
 from bench.timing.passes import Passes
 from bench.timing.protocols import TimingProtocol, describe_region
 from bench.timing.workload import make_batches
@@ -41,23 +44,29 @@ class ReadyDetector:
     cold_start_ms: float
 
 
-def prepare(job: Job, protocol: TimingProtocol) -> ReadyDetector:
+def prepare(model: Path, setup: Setup, protocol: TimingProtocol) -> ReadyDetector:
     """Restore a detector and make ready what its setup asks for.
 
+    Args:
+        model: Folder of the cell that has kept it.
+        setup: How it is to be run.
+        protocol: On its device.
+
     Raises:
-        UsageError: The model was kept in another precision than it is to be timed in.
+        UsageError: The model was kept in another precision than it is to be timed in, or was not exported in it.
         DataError: The model is damaged.
-        MethodError: The device only emulates the precision, or the method cannot use the model.
+        MethodError: The device only emulates the precision, or the method cannot use the model or has no fused form.
     """
-    setup, device = job.setup, torch.device(job.setup.device)
-    check_precision(setup.precision, device, forced=False)
-    kept = read_description(job.model).precision
+    device = torch.device(setup.device)
+    if setup.precision != "int8":
+        check_precision(setup.precision, device, forced=False)
+    kept = read_description(model).precision
     if kept not in ("fp32", setup.precision):
         raise UsageError(f"the model was kept in {kept} and cannot be timed in {setup.precision}")
     start = time.perf_counter()
-    detector = load_detector(job.model, setup.device)
-    module = detector.module()
-    if kept != setup.precision and not casts_itself(setup.backend):
+    detector = load_detector(model, setup.device)
+    module = detector.fused_module() if setup.fused else detector.module()
+    if setup.precision != "int8" and kept != setup.precision and not casts_itself(setup.backend):
         set_precision(module, setup.precision)
     load_ms = _milliseconds_since(start, device)
     batches = make_batches(
@@ -68,19 +77,42 @@ def prepare(job: Job, protocol: TimingProtocol) -> ReadyDetector:
         seed=SEED,
     )
     start = time.perf_counter()
-    runner = make_runner(setup.backend, module, batches[0].to(device), setup.precision, setup.threads)
+    if setup.precision == "int8":
+        runner = quantised_runner(quantised_artefact(model, setup))
+    else:
+        runner = make_runner(setup.backend, module, batches[0].to(device), setup.precision, setup.threads)
     compile_ms = _milliseconds_since(start, device) if setup.backend != "eager" else 0.0
     passes = Passes(runner.run, batches, device, protocol.region, non_blocking=protocol.non_blocking)
     start = time.perf_counter()
     passes()
     cold_start_ms = _milliseconds_since(start, device)
     return ReadyDetector(
-        module, runner, passes, _setting(job, protocol, detector.input_size), load_ms, compile_ms, cold_start_ms
+        module, runner, passes, _setting(setup, protocol, detector.input_size), load_ms, compile_ms, cold_start_ms
     )
 
 
-def _setting(job: Job, protocol: TimingProtocol, input_size: tuple[int, int]) -> Setting:
-    setup = job.setup
+def quantised_artefact(model: Path, setup: Setup) -> Artefact:
+    """What ``bench export`` has made of a kept model in 8 bits: which training images it saw, the file says.
+
+    Raises:
+        UsageError: It was not exported, or for another batch size.
+        DataError: The file is damaged, or that of another model.
+    """
+    description = read_description(model)
+    path = model / artefact_name(description.method, "openvino", "int8", fused=setup.fused)
+    fused, batch = " --fused" if setup.fused else "", f" --batch {setup.batch}" if setup.batch != 1 else ""
+    command = f"  bench export {model} --format openvino --precision int8{fused}{batch} --allow-flips writes it."
+    if not path.is_file():
+        raise UsageError(f"this model has not been quantised: there is no {path.name} beside it\n{command}")
+    artefact = open_artefact(path, setup.threads)
+    if artefact.description.model_sha256 != description.sha256:
+        raise DataError(f"{path} was made of another model than the one beside it\n{command}")
+    if artefact.description.batch != setup.batch:
+        raise UsageError(f"{path} takes {artefact.description.batch} images at a time, not {setup.batch}\n{command}")
+    return artefact
+
+
+def _setting(setup: Setup, protocol: TimingProtocol, input_size: tuple[int, int]) -> Setting:
     return Setting(
         protocol=setup.protocol,
         mode=setup.mode,
@@ -88,6 +120,7 @@ def _setting(job: Job, protocol: TimingProtocol, input_size: tuple[int, int]) ->
         input_size=input_size,
         precision=setup.precision,
         backend=setup.backend,
+        fused=setup.fused,
         region=describe_region(protocol.region, setup.device),
         input_dtype=protocol.input_dtype,
         tf32=torch.backends.cudnn.allow_tf32,

@@ -4,6 +4,7 @@ A check sees what was observed and returns a reason or nothing. INVALID says tha
 be; SUSPECT that it may not be repeatable.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -16,8 +17,12 @@ from results.timing_record import GpuState, HostState, Reason, Setting, Status, 
 
 FLOPS = {"efficientad_s": 75.895e9, "efficientad_m": 235.411e9}
 """Of EfficientAD without padding at 256x256 (Batzner et al., WACV 2024, Table 15 with more digits)."""
-_TOLERANCE = {"fp32": 1e-3, "fp16": 0.1, "bf16": 0.25}
-"""Of maps, as a share of the range of the plain float32 module's: more is another result, not rounding."""
+_TOLERANCE = {"fp32": 1e-3, "fp16": 0.1, "bf16": 0.25, "int8": math.inf}
+"""Of maps, as a share of the range of the plain float32 module's: more is another result, not rounding.
+
+8 bits hold values as large as those of normal images and clip larger ones, of which random images have many: what that
+changes on real ones, the row's exactness says.
+"""
 
 
 @dataclass(frozen=True)
@@ -36,10 +41,11 @@ class Observation:
         peak: What the GPU can do at most, as its vendor says; ``None`` where that is not known.
         maps: Of different images, (N, h, w), by the artefact that was timed.
         reference: Of the same images by the plain float32 module, (N, h, w).
-        inputs: The same images, any type, (N, ...).
+        inputs: The first images that were timed, any type, (N, ...).
         on_cpu: Names of parameters and buffers that lie on the CPU, where a GPU is timed.
         precisions: Types of the networks' floating-point parameters.
         recompiled: How often something was compiled while samples were taken.
+        not_compared: Why results on test images were not compared with the plain module's; empty if they were.
     """
 
     subject: Subject
@@ -57,6 +63,7 @@ class Observation:
     on_cpu: Sequence[str] = ()
     precisions: frozenset[str] = frozenset()
     recompiled: int = 0
+    not_compared: str = ""
 
     @property
     def milliseconds(self) -> NDArray[np.float64]:
@@ -218,7 +225,7 @@ def on_device(seen: Observation) -> Reason | None:
 
 def precise(seen: Observation) -> Reason | None:
     """V13: the networks are in the precision of the row."""
-    wanted = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}[seen.setting.precision]
+    wanted = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "int8": "int8"}[seen.setting.precision]
     if seen.precisions and seen.precisions != {wanted}:
         return _invalid("V13", f"the networks are {', '.join(sorted(seen.precisions))}, not {wanted}")
     return None
@@ -250,6 +257,13 @@ def not_deterministic(seen: Observation) -> Reason | None:
     return None
 
 
+def compared(seen: Observation) -> Reason | None:
+    """E: what is not the plain float32 module was compared with it on the scenario's test images."""
+    if seen.not_compared:
+        return _suspect("E", f"how exact it is, is not known: {seen.not_compared.splitlines()[0]}")
+    return None
+
+
 CHECKS: tuple[Check, ...] = (
     synchronised,
     possible,
@@ -266,6 +280,7 @@ CHECKS: tuple[Check, ...] = (
     measurable,
     compiled_before,
     not_deterministic,
+    compared,
 )
 
 

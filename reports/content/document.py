@@ -15,6 +15,7 @@ from reports.content.thresholds import condition_table, threshold_table
 from reports.content.timing_comparison import comparison_tables, ranking_table
 from reports.content.timing_costs import cost_table, efficiency_table, price_table, published_tables
 from reports.content.timing_curves import CurvePlot, batch_tables, curve_plots
+from reports.content.timing_exactness import exactness_table
 from reports.content.timing_tables import device_tables, invalid_table, line_table, processor_table
 from reports.content.timings import NO_TIMINGS, TimingSelection
 from reports.content.trade_off import TradeOffPlot, trade_off_plots
@@ -153,6 +154,7 @@ def timing_sections(timings: TimingSelection, selection: Selection = NO_RESULTS)
         own = {
             f"{number}-processor": processor_table(timings, device),
             **{f"{number}-efficiency-{name}": efficiency_table(timings, device, name) for name in protocols},
+            f"{number}-exactness": exactness_table(timings, device),
             **{f"{number}-batch-{end}": table for end, table in batch_tables(timings, device).items()},
             **{f"{number}-compared-{end}": table for end, table in comparison_tables(timings, device).items()},
         }

@@ -142,7 +142,8 @@ def joined(estimates: Sequence[Estimate]) -> Estimate:
 def setting_text(row: TimingRow) -> str:
     """How a row was run, in short: ``eager, fp16, 256×256``."""
     setting = row.setting
-    return f"{setting.backend}, {setting.precision}, {setting.input_size[0]}×{setting.input_size[1]}"
+    backend = f"{setting.backend} fused" if setting.fused else setting.backend
+    return f"{backend}, {setting.precision}, {setting.input_size[0]}×{setting.input_size[1]}"
 
 
 def setting_texts(rows: Sequence[TimingRow]) -> dict[str, str]:
@@ -186,8 +187,9 @@ def _facts(row: TimingRow) -> dict[str, str]:
     """What may tell a row from another one of the same method, in words."""
     setting, subject = row.setting, row.subject
     size = f"{setting.input_size[0]}×{setting.input_size[1]}"
-    named = {"backend": setting.backend, "precision": setting.precision, "input_size": size}
-    others = setting.model_dump(mode="json", exclude={"batch", "threads", *named})
+    backend = f"{setting.backend} fused" if setting.fused else setting.backend
+    named = {"backend": backend, "precision": setting.precision, "input_size": size}
+    others = setting.model_dump(mode="json", exclude={"batch", "threads", "fused", *named})
     # The size of the images says what this option would say again.
     options = {name: value for name, value in subject.config.items() if name != SIZE_OPTION}
     weights = ", ".join(f"{one.name} {(one.sha256 or one.source)[:7]}" for one in subject.weights)

@@ -12,7 +12,7 @@ import torch
 from cli_support import REPOSITORY
 from rich.console import Console
 
-from bench.api import evaluate, load_detector, run
+from bench.api import evaluate, export, load_detector, run, time
 from bench.errors import UsageError
 from bench.options import EvaluationOptions, RunOptions
 from methods.errors import MethodError
@@ -70,6 +70,27 @@ def test_run_evaluate_and_load(
     more = run(["tiny"], "parts/nut", seeds=[0, 2], set={"tiny": {"side": 16}}, console=console, **options)
     assert more[0] == records[0]
     assert re.findall(r"start +(.+) on", console.export_text()) == ["tiny · parts/nut · 2"]
+
+
+@pytest.mark.slow
+def test_time_and_export(
+    here: Path, plugin: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(plugin))  # of the processes that time
+    run("tiny", "parts/nut", data_root=data_root, out="out", keep_models=True)
+    quick = {"device": "cpu", "data_root": data_root, "time_budget": 0.2, "processes": 1}
+    first = time("out", **quick)
+    assert [(record.subject.method, record.setting.batch) for record in first] == [("tiny", 1)]
+    assert [record.setting.batch for record in time("out", batch=[2, 4], **quick)] == [2, 4]
+    exported = export("out", format="torch_export", data_root=data_root)
+    assert exported.description.parity is not None
+    assert exported.description.parity.flipped == []
+    assert exported.files[0].parent.parent == Path("out") / "cells"
+    with pytest.raises(UsageError, match="one of them"):
+        time(device="cpu")
+    with pytest.raises(UsageError, match="did you mean 'batch'"):
+        time("out", batches=[1])
+    assert capfd.readouterr() == ("", "")
 
 
 def test_what_makes_no_sense_is_refused(here: Path, data_root: Path) -> None:

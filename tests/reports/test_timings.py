@@ -14,6 +14,7 @@ from reports.content.timings import estimate_text, milliseconds, select_timings
 from reports.errors import ReportError
 from reports.rendering.figures.draw import draw
 from reports.report import check_report, make_report, write_report
+from results.parity import Parity
 from results.timing_record import Line, Reason, TimingRecord
 from results.timing_rows import Estimate
 from results.timing_store import append_timing
@@ -109,6 +110,35 @@ def test_processors_never_stand_beside_gpus(tmp_path: Path) -> None:
     assert row[-2:] == ["3 × 1,000", "VALID"]
     assert tables["timing-2-processor"].title == "Some Processor, 8 threads (9999), protocol paper"
     assert "Some Processor" not in str(tables["timing-paper-latency"].columns)
+
+
+def test_faster_ways_stand_beside_how_exact_they_are(tmp_path: Path) -> None:
+    exactness = Parity(
+        images=40,
+        map_error=2.5e-3,
+        score_error=1e-3,
+        threshold=0.5,
+        flipped=["test/a/1"],
+        metrics={"image_au_roc": (0.964, 0.9639), "au_pro@0.3": (0.9, 0.92)},
+    )
+    plain = three(gpu=None)
+    fast = [
+        record.model_copy(update={"exactness": exactness, "wall": distribution(0.25 * record.wall.mean)})
+        for record in three(gpu=None, backend="openvino", precision="bf16")
+    ]
+    table = tables_of([write(tmp_path, *plain, *fast)])["timing-1-exactness"]
+    (row,) = texts(table)
+    assert row == [
+        *("EfficientAD-S", "openvino, bf16, 256×256", "1"),
+        *("0.25 [0.25, 0.25]", "2.5e-03", "1.0e-03", "1 of 40", "96.4 → 96.4", "90.0 → 92.0"),
+    ]
+    assert [column.title for column in table.columns[-2:]] == ["Image AU-ROC", "AU-PRO@0.3"]
+    assert "timing-1-exactness" not in tables_of([write(tmp_path / "plain", *plain)])
+
+
+def test_a_fused_row_is_called_so(tmp_path: Path) -> None:
+    table = tables_of([write(tmp_path, make_timing(), make_timing(fused=True))])["timing-paper-latency"]
+    assert [row[1] for row in texts(table)] == ["eager fused, fp16, 256×256", "eager, fp16, 256×256"]
 
 
 def test_suspect_rows_are_marked_and_invalid_ones_stand_apart(tmp_path: Path) -> None:

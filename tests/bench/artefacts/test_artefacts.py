@@ -182,7 +182,7 @@ def cell(kept: Path, plugin: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.slow
 def test_what_torch_exports_is_compared_and_not_opened(cell: Path, data_root: Path) -> None:
-    done = export_model(ExportOptions(cell, format="torch_export", data_root=data_root))
+    done = export_model(cell, ExportOptions([cell], format="torch_export", data_root=data_root))
     assert done.description.parity is not None
     assert done.description.parity.map_error < 1e-6
     (file,) = done.files
@@ -203,11 +203,11 @@ def test_a_file_that_flips_decisions_is_not_written(
 
     monkeypatch.setattr(TorchProgram, "runner", upside_down)
     out = tmp_path / "out" / "tiny.pt2"
-    options = ExportOptions(cell, format="torch_export", data_root=data_root, out=out)
+    options = ExportOptions([cell], format="torch_export", data_root=data_root, out=out)
     assert export(options) == 3
     assert "not written: pass --allow-flips" in capsys.readouterr().out
     assert not out.parent.exists() or not list(out.parent.iterdir())
-    allowed = export_model(ExportOptions(cell, format="torch_export", data_root=data_root, out=out, allow_flips=True))
+    allowed = export_model(cell, dataclasses.replace(options, allow_flips=True))
     assert out.is_file()
     assert allowed.description.parity is not None
     assert allowed.description.parity.flipped
@@ -215,15 +215,36 @@ def test_a_file_that_flips_decisions_is_not_written(
     assert other == pytest.approx(1 - own)
 
 
+@pytest.mark.slow
+def test_all_models_of_a_run_are_exported_and_what_cannot_be_costs_no_other(
+    bench: Command, data_root: Path, tmp_path: Path
+) -> None:
+    done = bench(
+        *("run", "--methods", "tiny", "--datasets", "parts", "--data-root", data_root, "--out", "two"),
+        "--keep-models",
+    )
+    assert done.returncode == 0, done.stderr
+    first, second = sorted((tmp_path / "two").glob("cells/*"))
+    one_file = bench("export", "two", "--format", "torch_export", "--data-root", data_root, "--out", "all.pt2")
+    assert one_file.returncode == 2
+    assert f"two/cells/{second.name}" in one_file.stderr
+    (first / "model.safetensors").write_bytes(b"damaged")
+    exported = bench("export", "two", "--format", "torch_export", "--data-root", data_root)
+    assert exported.returncode == 3
+    assert f"{first.name}\nnot written: " in exported.stdout
+    assert "→" in exported.stdout
+    assert [path.parent for path in (tmp_path / "two").glob("cells/*/*.pt2")] == [second]
+
+
 @needs_nncf
 @pytest.mark.slow
 def test_eight_bits_that_cut_off_defects_are_not_written(cell: Path, data_root: Path, tmp_path: Path) -> None:
     """The defects are brighter than the normal images by which ranges are chosen: they come to look like these."""
     out = tmp_path / "tiny.xml"
-    options = ExportOptions(cell, "openvino", "int8", data_root=data_root, out=out, batch=4)
-    refused = export_model(options)
+    options = ExportOptions([cell], "openvino", "int8", data_root=data_root, out=out, batch=4)
+    refused = export_model(cell, options)
     assert (refused.files, out.exists()) == ((), False)
-    said = export_model(dataclasses.replace(options, allow_flips=True)).description
+    said = export_model(cell, dataclasses.replace(options, allow_flips=True)).description
     assert said.parity is not None
     assert said.parity.flipped
     assert all(name.startswith(("test/dent", "test/stain")) for name in said.parity.flipped)
@@ -367,7 +388,7 @@ def test_converters_take_themselves_to_be_tested_and_report_nothing(
 
 def test_a_file_is_called_as_its_format(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"does not end with \.pt2"):
-        export_model(ExportOptions(tmp_path, format="torch_export", out=tmp_path / "model.onnx"))
+        export_model(tmp_path, ExportOptions([tmp_path], format="torch_export", out=tmp_path / "model.onnx"))
 
 
 def maps_of(maps: torch.Tensor, scores: list[float]) -> AnomalyMaps:

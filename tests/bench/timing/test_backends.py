@@ -77,7 +77,7 @@ def test_openvino_casts_by_itself(module: nn.Module, images: torch.Tensor) -> No
     [
         ("tensorrt", "fp32", "the backend 'tensorrt' is not supported here\n  Allowed: eager, compile"),
         ("cudagraph", "fp32", "needs a GPU"),
-        ("openvino", "fp16", "OpenVINO computes in fp32 or bf16 on a CPU"),
+        ("openvino", "fp16", "openvino does not compute in fp16\\n  Allowed with it: fp32, bf16, int8"),
     ],
 )
 def test_what_cannot_be_is_refused(

@@ -120,6 +120,48 @@ def test_a_line_is_timed_by_its_triggers(bench: Command, kept: Path) -> None:
 
 
 @pytest.mark.slow
+def test_another_backend_or_precision_says_how_exact_it_is(bench: Command, kept: Path, data_root: Path) -> None:
+    once = ("--time-budget", 0.3, "--processes", 1)
+    both = ("--backend", "eager,onnxruntime", "--precision", "fp32,fp16,int8")
+    pytest.importorskip("onnxruntime")
+    done = bench("time", "kept", *both, "--data-root", data_root, *once)
+    assert done.returncode == 0, done.stdout + done.stderr
+    by_setting = {(record.setting.backend, record.setting.precision): record for record in timings(kept)}
+    assert set(by_setting) == {(name, precision) for name in ("eager", "onnxruntime") for precision in ("fp32", "fp16")}
+    assert by_setting["eager", "fp32"].exactness is None
+    for setting in [("onnxruntime", "fp32"), ("eager", "fp16")]:
+        exactness = by_setting[setting].exactness
+        assert exactness is not None
+        assert exactness.map_error < 0.01
+        assert exactness.flipped == []
+        assert set(exactness.metrics) == {"image_au_roc", "au_pro@0.3"}
+
+
+@pytest.mark.slow
+def test_without_the_images_nobody_knows_how_exact_a_row_is(bench: Command, kept: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    once = ("--time-budget", 0.3, "--processes", 1)
+    done = bench("time", "kept", "--backend", "onnxruntime", "--data-root", tmp_path / "empty", *once)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (record,) = timings(kept)
+    assert record.exactness is None
+    assert next(reason.text for reason in record.verdict.reasons if reason.check == "E").startswith("how exact it is")
+
+
+@pytest.mark.slow
+def test_what_was_not_quantised_and_what_has_no_fused_form_is_refused(
+    bench: Command, kept: Path, data_root: Path
+) -> None:
+    once = ("--data-root", data_root, "--time-budget", 0.3, "--processes", 1)
+    done = bench("time", "kept", "--backend", "openvino", "--precision", "int8", *once)
+    assert done.returncode == 3
+    assert "--format openvino --precision int8 --allow-flips writes it" in done.stdout
+    done = bench("time", "kept", "--fused", *once)
+    assert done.returncode == 3
+    assert "has no fused form of its own" in done.stdout
+
+
+@pytest.mark.slow
 def test_a_row_that_cannot_be_timed_costs_no_other(bench: Command, data_root: Path, tmp_path: Path) -> None:
     (tmp_path / "faulty.py").write_text(FAULTY)
     (tmp_path / "tiny_detectors.py").write_text(TINY.read_text())
@@ -172,6 +214,7 @@ def test_a_run_times_what_it_has_fitted(
         (["out", "--input-size", "64"], "--input-size is a matter of the fit"),
         (["--methods", "tiny", "--line-rate", "10"], "pass --line-rate and --deadline-ms together"),
         (["--methods", "tiny", "--backend", "cudagraph"], "--backend cudagraph needs a GPU"),
+        (["--methods", "tiny", "--backend", "openvino", "--precision", "fp16"], "openvino does not compute in fp16"),
         (["--methods", "tiny", "--batch", "0"], "--batch does not take"),
         (["--methods", "tiny", "--input-size", "1x2x3"], "--input-size does not take"),
         (["--methods", "tiny", "--protocol", "fast"], "--protocol does not take"),

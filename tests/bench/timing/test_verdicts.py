@@ -158,6 +158,7 @@ FAKES = {
     "clock of coarse steps": (replace(CLEAN, resolution_ns=16e6), "V14", "INVALID"),
     "pass too short for events": (replace(CLEAN, wall=passes(0.032), event=passes(0.03)), "V14", "INVALID"),
     "compiled while it was timed": (replace(CLEAN, recompiled=1), "V15", "INVALID"),
+    "faster, and nobody knows at what price": (replace(CLEAN, not_compared="no data"), "E", "SUSPECT"),
     "deterministic algorithms": (replace(CLEAN, setting=setting(deterministic=True)), "D", "INVALID"),
 }
 
