@@ -62,7 +62,7 @@ def contiguous(model: Path) -> Run:
     network = load_detector(model).module()
     assert isinstance(network, EfficientAdNetwork)
     nn.utils.convert_conv2d_weight_memory_format(network, torch.contiguous_format)
-    network.prepare = network.normalise  # type: ignore[method-assign,assignment]
+    network.prepare = lambda images: network.normalise(images).contiguous()  # type: ignore[method-assign]
     return network
 
 
@@ -73,7 +73,7 @@ def anomalib(model: Path) -> Run:
 
     ours = load_detector(model).module()
     assert isinstance(ours, EfficientAdNetwork)
-    size = "M" if len(ours.teacher) > 8 else "S"
+    size = "S" if ours.teacher[0].out_channels == 128 else "M"
     theirs = EfficientAdModel(384, EfficientAdModelSize[size], padding=ours.padding).eval()
     pairs: tuple[tuple[nn.Module, nn.Module], ...] = (
         (theirs.teacher, ours.teacher),

@@ -1,12 +1,13 @@
 """EfficientAD for inference alone: what teacher and student compute alike is computed at once, with the same maps.
 
-Four steps, all exact but for rounding; what the paper's Algorithm 2 reads like stands in :mod:`.networks`:
+Five steps, all exact but for rounding; what the paper's Algorithm 2 reads like stands in :mod:`.networks`:
 
 - The last rows and columns of an image reach no output of unpadded networks, whose poolings drop what is left over.
 - First convolutions read the same image; those after them, being of equal shape, are two groups of one. This is for
   GPUs, which it spares kernels: a CPU takes longer for groups than for one convolution after the other.
 - The normalisation of the teacher's output is part of its last convolution.
 - The difference of teacher and student is one convolution of both, so that it is summed up before it is rounded.
+- On a CPU, convolutions of many channels take a quarter of the multiplications (:mod:`.winograd`).
 
 Not merged is the normalisation of images with the first convolution: in half precision that costs accuracy, and the
 autoencoder pads normalised images.
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from methods.common.precision import run_network
 from methods.efficientad.networks import EfficientAdNetwork, SeparateStudents, combined_map
 from methods.efficientad.pdn import TEACHER_CHANNELS
+from methods.efficientad.winograd import InferenceConv2d
 from methods.errors import MethodError
 
 USED = 253
@@ -96,6 +98,7 @@ class FusedEfficientAd(nn.Module):
         self.register_buffer("quantiles", network.quantiles.clone())
         self.eval().requires_grad_(False)
         nn.utils.convert_conv2d_weight_memory_format(self, torch.channels_last)
+        _take_fewer_multiplications(self)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """As the network's: images (B, 3, 256, 256) to float32 maps (B, 256, 256) and scores (B,)."""
@@ -104,6 +107,16 @@ class FusedEfficientAd(nn.Module):
         logical = run_network(self.autoencoder, prepared) - imitation
         maps = torch.stack([difference.square().mean(1), logical.square().mean(1)])
         return combined_map(maps, self.quantiles, self.resize)
+
+
+def _take_fewer_multiplications(module: nn.Module) -> None:
+    """Let convolutions decide by themselves whether they can."""
+    for name, layer in module.named_children():
+        if isinstance(layer, nn.Conv2d):
+            if (layer.stride, layer.padding, layer.groups) == ((1, 1), (0, 0), 1):
+                setattr(module, name, InferenceConv2d(layer))
+        else:
+            _take_fewer_multiplications(layer)
 
 
 def _alike(teacher: Sequence[nn.Module], student: Sequence[nn.Module]) -> int:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from numba import njit
-from torch import Tensor
+from torch import Tensor, nn
 
 Array = npt.NDArray[np.floating[Any]]
 Rows = tuple[tuple[np.float32, ...], ...]
@@ -44,20 +44,49 @@ def conv2d(maps: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     Returns:
         (B, K, H - r + 1, W - r + 1).
     """
+    if bias is not None and _saves(maps, weight):
+        keep_tiles = torch.is_grad_enabled() and weight.requires_grad
+        return _Convolution.apply(maps, weight, bias, keep_tiles)  # type: ignore[no-any-return,no-untyped-call]
+    return F.conv2d(maps, weight, bias)
+
+
+class InferenceConv2d(nn.Conv2d):
+    """A convolution whose kernels are transformed once; where this module can do nothing, the one it is made of.
+
+    Nor does it where the network is compiled or exported: other runtimes have algorithms of their own.
+
+    Args:
+        layer: With weights that will not change; without padding, stride, groups.
+    """
+
+    def __init__(self, layer: nn.Conv2d) -> None:
+        super().__init__(layer.in_channels, layer.out_channels, layer.kernel_size, device="meta")  # type: ignore[arg-type]
+        self.weight, self.bias = layer.weight, layer.bias
+        self._kernels: Tensor | None = None
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Convolve maps (B, C, H, W) to (B, K, H - r + 1, W - r + 1)."""
+        traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
+        if traced or self.bias is None or not _saves(maps, self.weight):
+            return super().forward(maps)
+        matrices = transforms(self.kernel_size[0])
+        if self._kernels is None:
+            self._kernels = _transform_kernels(self.weight, matrices)
+        return _convolve(maps, self._kernels, self.bias, matrices)
+
+
+def _saves(maps: Tensor, weight: Tensor) -> bool:
+    """Whether a convolution has what it takes to be faster by this algorithm."""
     side = weight.shape[2]
-    if (
+    return (
         maps.device.type == "cpu"
-        and maps.dtype == torch.float32
+        and maps.dtype == weight.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
         and side in POINTS
         and side == weight.shape[3]
         and min(weight.shape[:2]) >= LEAST_CHANNELS
         and min(maps.shape[2:]) >= side
-        and bias is not None
-    ):
-        keep_tiles = torch.is_grad_enabled() and weight.requires_grad
-        return _Convolution.apply(maps, weight, bias, keep_tiles)  # type: ignore[no-any-return,no-untyped-call]
-    return F.conv2d(maps, weight, bias)
+    )
 
 
 @dataclass(frozen=True)
@@ -112,21 +141,14 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, maps: Tensor, weight: Tensor, bias: Tensor, keep_tiles: bool) -> Tensor:
         batch, channels, height, width = maps.shape
-        out_channels, _, side, _ = weight.shape
-        rows, columns = height - side + 1, width - side + 1
+        side = weight.shape[2]
         matrices = transforms(side)
         kernels = _transform_kernels(weight, matrices)
-        shape = _tiles_shape(rows, columns, side)
-        tiles = torch.empty(batch if keep_tiles else 1, *shape, channels)
-        products = torch.empty(*shape, out_channels)
-        result = torch.empty(batch, out_channels, rows, columns, memory_format=torch.channels_last)
-        result[:] = bias[:, None, None]
-        for image in range(batch):
-            of_image = tiles[image if keep_tiles else 0]
-            _to_tiles(maps[image], matrices.data, of_image)
-            torch.bmm(_flat(of_image), kernels.transpose(1, 2), out=_flat(products))
-            _add_tiles(products, matrices.inverse, result[image])
-        ctx.save_for_backward(tiles if keep_tiles else None, kernels)
+        tiles = None
+        if keep_tiles:
+            tiles = torch.empty(batch, *_tiles_shape(height - side + 1, width - side + 1, side), channels)
+        result = _convolve(maps, kernels, bias, matrices, tiles)
+        ctx.save_for_backward(tiles, kernels)
         ctx.sizes = (side, height, width)
         return result
 
@@ -156,6 +178,24 @@ class _Convolution(torch.autograd.Function):
             gradient.sum((0, 2, 3)) if for_bias else None,
             None,
         )
+
+
+def _convolve(maps: Tensor, kernels: Tensor, bias: Tensor, matrices: Transforms, tiles: Tensor | None = None) -> Tensor:
+    """Convolve maps (B, C, H, W) with transformed kernels (n * n, K, C); keep the maps' tiles where there is room."""
+    batch, channels, height, width = maps.shape
+    side = matrices.kernel.shape[1]
+    rows, columns = height - side + 1, width - side + 1
+    shape = _tiles_shape(rows, columns, side)
+    room = torch.empty(1, *shape, channels) if tiles is None else tiles
+    products = torch.empty(*shape, kernels.shape[1])
+    result = torch.empty(batch, kernels.shape[1], rows, columns, memory_format=torch.channels_last)
+    result[:] = bias[:, None, None]
+    for image in range(batch):
+        of_image = room[0 if tiles is None else image]
+        _to_tiles(maps[image], matrices.data, of_image)
+        torch.bmm(_flat(of_image), kernels.transpose(1, 2), out=_flat(products))
+        _add_tiles(products, matrices.inverse, result[image])
+    return result
 
 
 def _tiles_shape(rows: int, columns: int, side: int) -> tuple[int, int, int, int]:

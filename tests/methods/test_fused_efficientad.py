@@ -36,8 +36,21 @@ def test_teacher_minus_student_and_the_imitation_are_those_of_the_networks(size:
         difference, imitation = fused.teacher_and_student(prepared)
         expected = plain.target(plain.teacher(prepared)) - student
     assert difference.shape == (1, TEACHER_CHANNELS, 56, 56)
-    torch.testing.assert_close(difference, expected, rtol=0, atol=2e-6 * float(expected.abs().max()))
-    torch.testing.assert_close(imitation, of_autoencoder, rtol=0, atol=2e-6 * float(of_autoencoder.abs().max()))
+    torch.testing.assert_close(difference, expected, rtol=0, atol=5e-6 * float(expected.abs().max()))
+    torch.testing.assert_close(imitation, of_autoencoder, rtol=0, atol=5e-6 * float(of_autoencoder.abs().max()))
+
+
+def test_what_is_exported_takes_convolutions_as_they_are() -> None:
+    fused = FusedEfficientAd(network("S"), grouped=False)
+    program = torch.export.export(fused, (images()[:1],))
+    operators = [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
+    assert sum("conv2d" in name for name in operators) == 2 * 3 + 2 + 14
+    with torch.inference_mode():
+        maps, scores = program.module()(images()[:1])
+        expected, expected_scores = fused(images()[:1])
+    extent = float(expected.max() - expected.min())
+    torch.testing.assert_close(maps, expected, rtol=0, atol=1e-4 * extent)
+    torch.testing.assert_close(scores, expected_scores, rtol=0, atol=1e-4 * extent)
 
 
 @pytest.mark.parametrize(("padding", "map_border"), [(False, "replicate"), (False, "zeros"), (True, "replicate")])

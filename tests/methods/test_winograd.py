@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from methods.efficientad import winograd
 
@@ -84,3 +85,15 @@ def test_under_autocast_convolutions_are_left_to_pytorch(dtype):
 def test_a_repetition_has_the_same_bits(threads):
     maps, weight, bias = torch.randn(2, 128, 30, 30), torch.randn(128, 128, 4, 4), torch.randn(128)
     assert torch.equal(winograd.conv2d(maps, weight, bias), winograd.conv2d(maps, weight, bias))
+
+
+@pytest.mark.parametrize("side", [3, 4])
+def test_for_inference_kernels_are_transformed_once(side, threads, monkeypatch):
+    layer = nn.Conv2d(128, 144, side).requires_grad_(False)
+    fast = winograd.InferenceConv2d(layer)
+    maps = torch.randn(2, 128, 30, 41)
+    expected = winograd.conv2d(maps, layer.weight, layer.bias)
+    assert torch.equal(fast(maps), expected)
+    monkeypatch.setattr(winograd, "_transform_kernels", None)
+    assert torch.equal(fast(maps), expected)
+    assert torch.equal(fast.to(torch.bfloat16)(maps.bfloat16()), layer(maps.bfloat16()))
