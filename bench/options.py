@@ -191,6 +191,7 @@ class TimingOptions:
         line_rate: Time a production line that takes so many images a second.
         deadline_ms: From trigger to map, on that line.
         jitter: Largest shift of a trigger, as a share of the time between two.
+        stages: Also time the parts of a pass, such as transfer, each network, search.
         threads: CPU threads.
         require_gpu: Exit with 3 where there is no GPU.
         out: Folder of the models and records; of a run folder, the run folder itself.
@@ -219,6 +220,7 @@ class TimingOptions:
     line_rate: Annotated[float, Limits(gt=0, allow_inf_nan=False)] | None = None
     deadline_ms: Annotated[float, Limits(gt=0, allow_inf_nan=False)] | None = None
     jitter: Annotated[float, Limits(ge=0, le=1)] = 0.0
+    stages: bool = False
     threads: Annotated[Annotated[int, Limits(ge=1)] | None, Flag(default="all cores")] = None
     require_gpu: bool = False
     out: Annotated[Folder | None, Flag(default="RUN, else runs/<UTC time>")] = None

@@ -16,7 +16,7 @@ from bench.progress import make_display
 from bench.run import execute, prepare
 from bench.run_folder import locked, new_folder, update_report
 from bench.summary import FAILED, OK
-from bench.timing.job import Setup, Trigger
+from bench.timing.job import Extras, Setup, Trigger
 from bench.timing.protocols import timing_protocol
 from bench.timing.session import KeptModel, Refused, Row, Timed, models_of_run, time_rows
 from methods.registry import chosen_methods, load_method
@@ -121,6 +121,8 @@ def _check(options: TimingOptions, device: str) -> None:
         raise UsageError("a production line has a rate and a deadline: pass --line-rate and --deadline-ms together")
     if options.run is not None and options.input_size is not None:
         raise UsageError("--input-size is a matter of the fit: name methods with --methods, not a run folder")
+    if options.stages and options.backend != "eager":
+        raise UsageError(f"--stages looks into the module, which --backend {options.backend} replaces: use eager")
     if device == "cpu" and options.backend in ("cudagraph", "tensorrt"):
         raise UsageError(f"--backend {options.backend} needs a GPU\n  On a CPU: eager, compile, onnxruntime, openvino.")
 
@@ -185,7 +187,9 @@ def _time(rows: Sequence[Row], options: TimingOptions, device: str, out: Path, c
     processes = options.processes or timing_protocol(options.protocol).processes
     budget = options.time_budget if options.time_budget is not None or device != "cpu" else CPU_BUDGET
     refused = 0
-    for event in time_rows(rows, processes=processes, time_budget=budget, out=out, command=command_line()):
+    extras = Extras(stages=options.stages)
+    events = time_rows(rows, processes=processes, time_budget=budget, out=out, command=command_line(), extras=extras)
+    for event in events:
         if isinstance(event, Refused):
             refused += 1
             console.print(f"[red]not timed[/] {escape(event.row.label)}: {escape(event.reason)}", soft_wrap=True)

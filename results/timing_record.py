@@ -315,6 +315,33 @@ class Memory(_Strict):
     process_bytes: int | None
 
 
+class Stage(_Strict):
+    """What one part of a pass takes, milliseconds.
+
+    Attributes:
+        name: ``transfer to device``, ``preprocessing`` (up to the first network), a network or ``search`` as the
+            detector calls it, ``between stages``, ``post`` (after the last one) or ``transfer back``.
+        p50: Median.
+        p99: ``None`` where there were too few passes.
+    """
+
+    name: str
+    p50: float
+    p99: float | None
+
+
+class Stages(_Strict):
+    """What the parts of a pass take, in passes of their own: the marks between them take time too.
+
+    Attributes:
+        passes: How many.
+        parts: In the order in which they run.
+    """
+
+    passes: int
+    parts: list[Stage]
+
+
 class Reason(_Strict):
     """Why a measurement is not plainly valid.
 
@@ -346,6 +373,7 @@ class TimingRecord(_Strict):
         cpu: Time of all threads of this process, per pass.
         enqueue: Until the host had handed over everything; ``None`` on a CPU.
         throughput: Images per second: ``batch × passes / sum of passes``, by the protocol's clock.
+        stages: What the parts of a pass take; ``None`` where that was not asked for.
         output_sha256: Of the maps of the first images, rounded to four digits.
         samples: File beside this one with every sample.
     """
@@ -366,6 +394,7 @@ class TimingRecord(_Strict):
     enqueue: Distribution | None = None
     throughput: float
     line: Line | None = None
+    stages: Stages | None = None
     memory: Memory
     output_sha256: str
     verdict: Verdict

@@ -153,6 +153,21 @@ class TimingRow:
         return None if None in bounds else max(bounds)
 
     @property
+    def stages(self) -> dict[str, Estimate]:
+        """Milliseconds of the parts of a pass, in their order: mean of the processes' medians; empty if not timed."""
+        medians: dict[str, list[float]] = {}
+        for record in self.records:
+            for stage in record.stages.parts if record.stages is not None else ():
+                medians.setdefault(stage.name, []).append(stage.p50)
+        return {name: with_interval(values) for name, values in medians.items()}
+
+    def stage_tail(self, name: str) -> float | None:
+        """The largest of the processes' 99th percentiles of a part; ``None`` if one of them has too few passes."""
+        staged = [record.stages for record in self.records if record.stages is not None]
+        tails = [stage.p99 for stages in staged for stage in stages.parts if stage.name == name]
+        return max((tail for tail in tails if tail is not None), default=None) if None not in tails else None
+
+    @property
     def reserved_bytes(self) -> float | None:
         """Peak memory on the device, mean over processes; ``None`` if not all know theirs."""
         peaks = [record.memory.reserved_bytes for record in self.records]

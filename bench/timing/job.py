@@ -51,6 +51,16 @@ class Trigger(_Strict):
     jitter: float = 0.0
 
 
+class Extras(_Strict):
+    """What is measured after the passes, as it costs time of its own.
+
+    Attributes:
+        stages: What the parts of a pass take.
+    """
+
+    stages: bool = False
+
+
 class Job(_Strict):
     """One process of one row.
 
@@ -60,6 +70,7 @@ class Job(_Strict):
         subject: What the record says of the detector.
         setup: How it is to be run.
         line: Of a production line; ``None`` for the other modes.
+        extras: What is measured besides.
         time_budget: Seconds of passes at most; ``None`` for no limit.
         process: Index of this process among those of its row.
         processes: How many there are to be.
@@ -74,6 +85,7 @@ class Job(_Strict):
     subject: Subject
     setup: Setup
     line: Trigger | None = None
+    extras: Extras = Extras()
     time_budget: float | None
     process: int
     processes: int

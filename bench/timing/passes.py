@@ -24,7 +24,7 @@ class Passes:
         non_blocking: Whether the host goes on while images are transferred.
 
     Attributes:
-        first: The first batch, in host memory.
+        batches: In host memory.
         output: Maps and scores of the latest pass.
     """
 
@@ -34,12 +34,12 @@ class Passes:
         ready = [batch.to(device) for batch in batches] if region == "on device" else batches
         self._run, self._device, self._non_blocking = run, device, non_blocking
         self._to_host = region == "host to host"
-        self.first = batches[0]
-        self._batches = cycle(ready)
+        self.batches = batches
+        self._ready = cycle(ready)
         self.output: tuple[Tensor, Tensor] | None = None
 
     def __call__(self) -> None:
         """Do the next pass."""
-        images = next(self._batches).to(self._device, non_blocking=self._non_blocking)
+        images = next(self._ready).to(self._device, non_blocking=self._non_blocking)
         maps, scores = self._run(images)
         self.output = (maps.cpu(), scores.cpu()) if self._to_host else (maps, scores)

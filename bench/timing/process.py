@@ -31,12 +31,13 @@ from bench.timing.observing import (
 )
 from bench.timing.protocols import TimingProtocol, timing_protocol
 from bench.timing.sampling import FEWEST, SamplingRules
+from bench.timing.stages import make_marks, time_stages
 from bench.timing.statistics import distribution, throughput
 from bench.timing.subject import ReadyDetector, prepare
 from bench.timing.verdicts import Observation, judge
 from methods.common.precision import tensor_float_32
 from results.published import gpu_peak
-from results.timing_record import Line, Machine, Memory, Sampling, TimingRecord
+from results.timing_record import Line, Machine, Memory, Sampling, Stages, TimingRecord
 from results.timing_store import Samples, append_timing, timing_file_name, write_samples
 
 
@@ -76,13 +77,15 @@ def time_job(job: Job) -> TimingRecord:
         compiled = compilations()
         with watch_device(device) as gpu_watch, watch_host() as host_watch:
             clock = make_clock(device)
-            # A line is timed after its passes alone, in the same time.
-            budget = job.time_budget if job.line is None or job.time_budget is None else job.time_budget / 2
+            # A line and stages are timed after passes alone, each for as long.
+            shares = 1 + (job.line is not None) + job.extras.stages
+            budget = None if job.time_budget is None else job.time_budget / shares
             measured = measure(ready.passes, clock, SamplingRules(protocol, budget))
             line = None if job.line is None else _line(job.line, ready, clock, protocol.passes, budget)
         recompiled = compilations() - compiled
+        stages = _stages(ready, protocol, device, budget) if job.extras.stages else None
         memory = peak_memory(ready.passes, device)
-        maps, images = maps_of_references(ready.runner.run, ready.passes.first, device)
+        maps, images = maps_of_references(ready.runner.run, ready.passes.batches[0], device)
     samples = measured.samples()
     assert host_watch.state is not None
     seen = Observation(
@@ -103,7 +106,7 @@ def time_job(job: Job) -> TimingRecord:
         recompiled=recompiled,
     )
     sampling = _sampling(job, protocol, ready, measured)
-    return _record(job, machine, seen, samples, sampling=sampling, line=line, memory=memory)
+    return _record(job, machine, seen, samples, sampling=sampling, line=line, stages=stages, memory=memory)
 
 
 def _record(
@@ -114,6 +117,7 @@ def _record(
     *,
     sampling: Sampling,
     line: Line | None,
+    stages: Stages | None,
     memory: Memory,
 ) -> TimingRecord:
     """Judge what was seen, and write it: samples first, as the record exists from the moment that all is there."""
@@ -136,6 +140,7 @@ def _record(
         enqueue=None if samples.enqueue_ms is None else distribution(samples.enqueue_ms),
         throughput=throughput(job.setup.batch, seen.milliseconds),
         line=line,
+        stages=stages,
         memory=memory,
         output_sha256=digest(seen.maps),
         verdict=judge(seen),
@@ -153,6 +158,11 @@ def _line(trigger: Trigger, ready: ReadyDetector, clock: Clock, count: int, budg
     triggers = trigger_times(trigger.rate, count, trigger.jitter, SEED)
     served, service = replay(triggers, lambda: clock.time(ready.passes), time.perf_counter, wait_until)
     return describe_line(served, service, trigger.rate, trigger.deadline_ms, trigger.jitter)
+
+
+def _stages(ready: ReadyDetector, protocol: TimingProtocol, device: torch.device, budget: float | None) -> Stages:
+    batches, marks = ready.passes.batches, make_marks(device)
+    return time_stages(ready.module, batches, device, marks, non_blocking=protocol.non_blocking, seconds=budget)
 
 
 def _sampling(job: Job, protocol: TimingProtocol, ready: ReadyDetector, measured: Measurement) -> Sampling:

@@ -17,9 +17,10 @@ from pathlib import Path
 
 from bench.errors import DataError
 from bench.models import ModelDescription, kept_models, read_description
-from bench.timing.job import SESSION_FORMAT, Inspection, Job, Setup, Trigger
+from bench.timing.job import SESSION_FORMAT, Extras, Inspection, Job, Setup, Trigger
 from results.timing_record import Subject, TimingRecord
 
+NO_EXTRAS = Extras()
 _LAST_LINES = 12
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -101,7 +102,13 @@ def models_of_run(root: Path) -> list[KeptModel]:
 
 
 def time_rows(
-    rows: Sequence[Row], *, processes: int, time_budget: float | None, out: Path, command: str
+    rows: Sequence[Row],
+    *,
+    processes: int,
+    time_budget: float | None,
+    out: Path,
+    command: str,
+    extras: Extras = NO_EXTRAS,
 ) -> Generator[Event]:
     """Time rows and yield what happens to each process.
 
@@ -111,6 +118,7 @@ def time_rows(
         time_budget: Seconds of passes per row, shared by its processes; ``None`` for no limit.
         out: Folder of the records.
         command: What the records say has made them.
+        extras: What is measured besides.
     """
     session = datetime.now(UTC).strftime(SESSION_FORMAT)
     draw = random.Random(session)
@@ -132,6 +140,7 @@ def time_rows(
                     subject=subject,
                     setup=row.setup,
                     line=row.line,
+                    extras=extras,
                     time_budget=None if time_budget is None else time_budget / processes,
                     process=process,
                     processes=processes,
