@@ -192,6 +192,7 @@ class TimingOptions:
         deadline_ms: From trigger to map, on that line.
         jitter: Largest shift of a trigger, as a share of the time between two.
         stages: Also time the parts of a pass, such as transfer, each network, search.
+        energy: Also measure the energy of an image, of the GPU's board; half a minute per process.
         threads: CPU threads.
         require_gpu: Exit with 3 where there is no GPU.
         out: Folder of the models and records; of a run folder, the run folder itself.
@@ -221,6 +222,7 @@ class TimingOptions:
     deadline_ms: Annotated[float, Limits(gt=0, allow_inf_nan=False)] | None = None
     jitter: Annotated[float, Limits(ge=0, le=1)] = 0.0
     stages: bool = False
+    energy: bool = False
     threads: Annotated[Annotated[int, Limits(ge=1)] | None, Flag(default="all cores")] = None
     require_gpu: bool = False
     out: Annotated[Folder | None, Flag(default="RUN, else runs/<UTC time>")] = None

@@ -187,7 +187,7 @@ def _time(rows: Sequence[Row], options: TimingOptions, device: str, out: Path, c
     processes = options.processes or timing_protocol(options.protocol).processes
     budget = options.time_budget if options.time_budget is not None or device != "cpu" else CPU_BUDGET
     refused = 0
-    extras = Extras(stages=options.stages)
+    extras = Extras(stages=options.stages, energy=options.energy)
     events = time_rows(rows, processes=processes, time_budget=budget, out=out, command=command_line(), extras=extras)
     for event in events:
         if isinstance(event, Refused):

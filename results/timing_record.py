@@ -342,6 +342,22 @@ class Stages(_Strict):
     parts: list[Stage]
 
 
+class Energy(_Strict):
+    """Energy of an image, of the GPU's board only, without what it takes while it waits.
+
+    Attributes:
+        mj_per_image: Millijoules; ``None`` where it is not known.
+        repeats: Of each loop of at least ten seconds.
+        idle_watts: While it waited, the model loaded.
+        unknown: Why it is not known; empty where it is.
+    """
+
+    mj_per_image: float | None = None
+    repeats: list[float] = Field(default_factory=list)
+    idle_watts: float | None = None
+    unknown: str = ""
+
+
 class Reason(_Strict):
     """Why a measurement is not plainly valid.
 
@@ -374,6 +390,7 @@ class TimingRecord(_Strict):
         enqueue: Until the host had handed over everything; ``None`` on a CPU.
         throughput: Images per second: ``batch × passes / sum of passes``, by the protocol's clock.
         stages: What the parts of a pass take; ``None`` where that was not asked for.
+        energy: Of an image; ``None`` where that was not asked for.
         output_sha256: Of the maps of the first images, rounded to four digits.
         samples: File beside this one with every sample.
     """
@@ -396,6 +413,12 @@ class TimingRecord(_Strict):
     line: Line | None = None
     stages: Stages | None = None
     memory: Memory
+    energy: Energy | None = None
     output_sha256: str
     verdict: Verdict
     samples: str
+
+    @property
+    def energy_mj_per_image(self) -> float | None:
+        """Millijoules of the GPU's board; ``None`` where they are not known."""
+        return None if self.energy is None else self.energy.mj_per_image

@@ -168,6 +168,12 @@ class TimingRow:
         return max((tail for tail in tails if tail is not None), default=None) if None not in tails else None
 
     @property
+    def energy(self) -> Estimate | None:
+        """Millijoules of the GPU's board per image, mean over processes; ``None`` if not all know theirs."""
+        known = [value for record in self.records if (value := record.energy_mj_per_image) is not None]
+        return with_interval(known) if len(known) == len(self.records) else None
+
+    @property
     def reserved_bytes(self) -> float | None:
         """Peak memory on the device, mean over processes; ``None`` if not all know theirs."""
         peaks = [record.memory.reserved_bytes for record in self.records]

@@ -56,9 +56,11 @@ class Extras(_Strict):
 
     Attributes:
         stages: What the parts of a pass take.
+        energy: What an image takes.
     """
 
     stages: bool = False
+    energy: bool = False
 
 
 class Job(_Strict):

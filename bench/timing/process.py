@@ -6,6 +6,7 @@
 
 import sys
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import torch
@@ -13,7 +14,8 @@ import torch
 from bench.errors import user_errors
 from bench.machine.devices import Slot
 from bench.timing.clocks import Clock, make_clock
-from bench.timing.gpu import describe_gpu
+from bench.timing.energy import measure_energy
+from bench.timing.gpu import describe_gpu, energy_counter
 from bench.timing.host import describe_machine, watch_host
 from bench.timing.inspection import SEED, inspect, read_reference
 from bench.timing.job import SESSION_FORMAT, Inspection, Job, Trigger
@@ -37,7 +39,7 @@ from bench.timing.subject import ReadyDetector, prepare
 from bench.timing.verdicts import Observation, judge
 from methods.common.precision import tensor_float_32
 from results.published import gpu_peak
-from results.timing_record import Line, Machine, Memory, Sampling, Stages, TimingRecord
+from results.timing_record import Energy, Line, Machine, Memory, Sampling, Stages, TimingRecord
 from results.timing_store import Samples, append_timing, timing_file_name, write_samples
 
 
@@ -84,6 +86,7 @@ def time_job(job: Job) -> TimingRecord:
             line = None if job.line is None else _line(job.line, ready, clock, protocol.passes, budget)
         recompiled = compilations() - compiled
         stages = _stages(ready, protocol, device, budget) if job.extras.stages else None
+        energy = _energy(ready, clock, device) if job.extras.energy else None
         memory = peak_memory(ready.passes, device)
         maps, images = maps_of_references(ready.runner.run, ready.passes.batches[0], device)
     samples = measured.samples()
@@ -105,21 +108,22 @@ def time_job(job: Job) -> TimingRecord:
         precisions=ready.runner.types or network_types(ready.module),
         recompiled=recompiled,
     )
-    sampling = _sampling(job, protocol, ready, measured)
-    return _record(job, machine, seen, samples, sampling=sampling, line=line, stages=stages, memory=memory)
+    further = _Further(_sampling(job, protocol, ready, measured), line, stages, memory, energy)
+    return _record(job, machine, seen, samples, further)
 
 
-def _record(
-    job: Job,
-    machine: Machine,
-    seen: Observation,
-    samples: Samples,
-    *,
-    sampling: Sampling,
-    line: Line | None,
-    stages: Stages | None,
-    memory: Memory,
-) -> TimingRecord:
+@dataclass(frozen=True)
+class _Further:
+    """What a record says that no verdict depends on."""
+
+    sampling: Sampling
+    line: Line | None
+    stages: Stages | None
+    memory: Memory
+    energy: Energy | None
+
+
+def _record(job: Job, machine: Machine, seen: Observation, samples: Samples, further: _Further) -> TimingRecord:
     """Judge what was seen, and write it: samples first, as the record exists from the moment that all is there."""
     started = datetime.strptime(job.session, SESSION_FORMAT).replace(tzinfo=UTC)
     file = job.out / timing_file_name(machine.id, started, machine.git_commit)
@@ -133,15 +137,16 @@ def _record(
         machine=machine,
         host_state=seen.host,
         gpu_state=seen.gpu,
-        sampling=sampling,
+        sampling=further.sampling,
         wall=distribution(samples.wall_ms),
         cpu=distribution(samples.cpu_ms),
         event=None if samples.event_ms is None else distribution(samples.event_ms),
         enqueue=None if samples.enqueue_ms is None else distribution(samples.enqueue_ms),
         throughput=throughput(job.setup.batch, seen.milliseconds),
-        line=line,
-        stages=stages,
-        memory=memory,
+        line=further.line,
+        stages=further.stages,
+        memory=further.memory,
+        energy=further.energy,
         output_sha256=digest(seen.maps),
         verdict=judge(seen),
         samples=name,
@@ -163,6 +168,15 @@ def _line(trigger: Trigger, ready: ReadyDetector, clock: Clock, count: int, budg
 def _stages(ready: ReadyDetector, protocol: TimingProtocol, device: torch.device, budget: float | None) -> Stages:
     batches, marks = ready.passes.batches, make_marks(device)
     return time_stages(ready.module, batches, device, marks, non_blocking=protocol.non_blocking, seconds=budget)
+
+
+def _energy(ready: ReadyDetector, clock: Clock, device: torch.device) -> Energy:
+    if device.type != "cuda":
+        return Energy(unknown="a CPU has no counter that is read here")
+    counter = energy_counter(device)
+    if isinstance(counter, str):
+        return Energy(unknown=counter)
+    return measure_energy(lambda: clock.time(ready.passes), ready.setting.batch, counter)
 
 
 def _sampling(job: Job, protocol: TimingProtocol, ready: ReadyDetector, measured: Measurement) -> Sampling:

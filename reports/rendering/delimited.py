@@ -213,6 +213,7 @@ _TIMINGS: Columns[TimingRow] = {
     "flops": lambda row: row.subject.flops,
     "search_flops": lambda row: row.subject.search_flops,
     "reserved_bytes": lambda row: row.reserved_bytes,
+    "energy_mj_per_image": lambda row: row.energy.value if row.energy else None,
     "verdict": lambda row: row.verdict.status,
     "reasons": lambda row: "; ".join(f"{reason.check}: {reason.text}" for reason in row.verdict.reasons),
     "code": lambda row: row.code,

@@ -14,7 +14,7 @@ from reports.content.timings import estimate_text, milliseconds, select_timings
 from reports.errors import ReportError
 from reports.rendering.figures.draw import draw
 from reports.report import check_report, make_report, write_report
-from results.timing_record import Line, Reason, TimingRecord
+from results.timing_record import Energy, Line, Reason, TimingRecord
 from results.timing_rows import Estimate
 from results.timing_store import append_timing
 
@@ -283,8 +283,28 @@ def test_a_million_images_cost_what_the_user_says_an_hour_does(tmp_path: Path) -
     folder = write(tmp_path, *records, make_timing(gpu="Tesla V100", number=2))
     assert not any("prices" in stem for stem in tables_of([folder]))
     tables = tables_of([folder], prices=parse_prices("A6000=1.8 EUR/h"))
-    ((*_, batch, rate, price, cost),) = texts(tables["timing-prices-gpu"])
-    assert (batch, rate, price, cost) == ("16", "500", "1.8 EUR", "1.00")
+    (line,) = texts(tables["timing-prices-gpu"])
+    assert line[3:] == ["16", "500", "1.8 EUR", "1.00", "–", "–"]
+
+
+def test_energy_of_a_million_images_stands_beside_their_cost(tmp_path: Path) -> None:
+    records = [change(record, energy=Energy(mj_per_image=360.0)) for record in three()]
+    folder = write(tmp_path, *records, make_timing(gpu="Tesla V100", number=2))
+    table = tables_of([folder])["timing-prices-gpu"]
+    (line,) = texts(table)
+    assert line[5:] == ["–", "–", "360 [360, 360]", "0.10"]  # 0.36 J * 10^6 = 0.1 kWh
+    assert "board only" in notes(table)
+    priced = texts(tables_of([folder], prices=parse_prices("1.8/h"))["timing-prices-gpu"])
+    assert [line[7] for line in priced] == ["360 [360, 360]", "–"]
+
+
+def test_energy_that_one_process_lacks_is_not_told(tmp_path: Path) -> None:
+    first, *others = three()
+    records = [
+        change(first, energy=Energy(unknown="no counter")),
+        *(change(o, energy=Energy(mj_per_image=1)) for o in others),
+    ]
+    assert "timing-prices-gpu" not in tables_of([write(tmp_path, *records)])
 
 
 @pytest.mark.parametrize("text", ["cheap", "1.2", "0/h", "-1/h", "1.2 EUR", "A6000=/h", "1 €/h"])
