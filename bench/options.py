@@ -188,6 +188,7 @@ class TimingOptions:
         backend: What runs the detectors: eager, compile, cudagraph, onnxruntime, openvino or tensorrt.
         processes: Fresh processes per row.
         time_budget: Seconds of passes per row.
+        cache: warm, or cold: the last cache is flushed before each pass, outside of what is timed.
         line_rate: Time a production line that takes so many images a second.
         deadline_ms: From trigger to map, on that line.
         jitter: Largest shift of a trigger, as a share of the time between two.
@@ -218,6 +219,7 @@ class TimingOptions:
     time_budget: Annotated[
         Annotated[float, Limits(gt=0, allow_inf_nan=False)] | None, Flag(default="on a CPU 60, on a GPU no limit")
     ] = None
+    cache: Literal["warm", "cold"] = "warm"
     line_rate: Annotated[float, Limits(gt=0, allow_inf_nan=False)] | None = None
     deadline_ms: Annotated[float, Limits(gt=0, allow_inf_nan=False)] | None = None
     jitter: Annotated[float, Limits(ge=0, le=1)] = 0.0

@@ -92,6 +92,7 @@ def plan_rows(models: Sequence[KeptModel], options: TimingOptions, device: str) 
                 backend=options.backend,
                 device=device,
                 threads=threads,
+                cache=options.cache,
             )
             yield Row(model, setup, trigger)
 
@@ -121,6 +122,11 @@ def _check(options: TimingOptions, device: str) -> None:
         raise UsageError("a production line has a rate and a deadline: pass --line-rate and --deadline-ms together")
     if options.run is not None and options.input_size is not None:
         raise UsageError("--input-size is a matter of the fit: name methods with --methods, not a run folder")
+    if options.cache == "cold" and (options.line_rate is not None or options.stages or options.energy):
+        raise UsageError(
+            "--cache cold is about passes that are timed one by one, and not about lines, stages or energy\n"
+            "  Leave out --line-rate, --stages and --energy, or pass --cache warm."
+        )
     if options.stages and options.backend != "eager":
         raise UsageError(f"--stages looks into the module, which --backend {options.backend} replaces: use eager")
     if device == "cpu" and options.backend in ("cudagraph", "tensorrt"):

@@ -16,6 +16,7 @@ TIMING_SCHEMA_VERSION: Literal[1] = 1
 ProtocolName = Literal["paper", "rigorous", "mvtec_ad2"]
 Mode = Literal["request", "stream", "device", "line"]
 Backend = Literal["eager", "compile", "cudagraph", "onnxruntime", "openvino", "tensorrt"]
+Cache = Literal["warm", "cold"]
 Status = Literal["VALID", "SUSPECT", "INVALID"]
 
 
@@ -82,7 +83,8 @@ class Setting(_Strict):
         deterministic: Whether deterministic algorithms were demanded; a timing with them is invalid.
         pinned: Whether the images are in pinned memory.
         non_blocking: Whether the host goes on while they are transferred.
-        cache: Whether caches were left ``warm`` or ``flushed`` before each pass, outside the region.
+        cache: ``warm``: as the pass before has left it; ``cold``: the second-level cache of a GPU, or the last-level
+            one of a CPU, was flushed before each pass, outside the region.
         clock: ``cuda-events`` or ``host``.
         threads: CPU threads.
     """
@@ -102,7 +104,7 @@ class Setting(_Strict):
     deterministic: bool
     pinned: bool
     non_blocking: bool
-    cache: Literal["warm", "flushed"] = "warm"
+    cache: Cache = "warm"
     clock: Literal["cuda-events", "host"]
     threads: int
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from results.record import Precision
-from results.timing_record import Backend, Mode, ProtocolName, Subject
+from results.timing_record import Backend, Cache, Mode, ProtocolName, Subject
 
 SESSION_FORMAT = "%Y%m%dT%H%M%SZ"
 """Of a session's name: the time, in UTC, when its command began."""
@@ -26,6 +26,7 @@ class Setup(_Strict):
         backend: What runs the module.
         device: ``cpu`` or ``cuda:N``.
         threads: CPU threads.
+        cache: Whether the last cache is flushed before each pass.
     """
 
     protocol: ProtocolName
@@ -35,6 +36,7 @@ class Setup(_Strict):
     backend: Backend
     device: str
     threads: int
+    cache: Cache = "warm"
 
 
 class Trigger(_Strict):

@@ -13,6 +13,7 @@ import torch
 
 from bench.errors import user_errors
 from bench.machine.devices import Slot
+from bench.timing.caches import make_flusher
 from bench.timing.clocks import Clock, make_clock
 from bench.timing.energy import measure_energy
 from bench.timing.gpu import describe_gpu, energy_counter
@@ -76,17 +77,19 @@ def time_job(job: Job) -> TimingRecord:
     machine = describe_machine(Slot(0, job.setup.device, job.setup.threads), gpu, identity)
     with torch.inference_mode(), tensor_float_32(False):
         ready = prepare(job, protocol)
+        flush = make_flusher(device) if job.setup.cache == "cold" else None
         compiled = compilations()
         with watch_device(device) as gpu_watch, watch_host() as host_watch:
             clock = make_clock(device)
             # A line and stages are timed after passes alone, each for as long.
             shares = 1 + (job.line is not None) + job.extras.stages
             budget = None if job.time_budget is None else job.time_budget / shares
-            measured = measure(ready.passes, clock, SamplingRules(protocol, budget))
+            measured = measure(ready.passes, clock, SamplingRules(protocol, budget), before=flush)
             line = None if job.line is None else _line(job.line, ready, clock, protocol.passes, budget)
         recompiled = compilations() - compiled
         stages = _stages(ready, protocol, device, budget) if job.extras.stages else None
         energy = _energy(ready, clock, device) if job.extras.energy else None
+        flush = None  # its memory is none of the detector's
         memory = peak_memory(ready.passes, device)
         maps, images = maps_of_references(ready.runner.run, ready.passes.batches[0], device)
     samples = measured.samples()

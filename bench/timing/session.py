@@ -57,7 +57,8 @@ class Row:
         """Method and setup, for display."""
         setup = self.setup
         parts = [self.model.description.method, setup.protocol, setup.mode, f"batch {setup.batch}", setup.precision]
-        return " · ".join([*parts, *([setup.backend] if setup.backend != "eager" else [])])
+        parts += [setup.backend] if setup.backend != "eager" else []
+        return " · ".join([*parts, *(["cold cache"] if setup.cache == "cold" else [])])
 
 
 @dataclass(frozen=True)

@@ -95,6 +95,7 @@ def _setting(job: Job, protocol: TimingProtocol, input_size: tuple[int, int]) ->
         deterministic=torch.are_deterministic_algorithms_enabled(),
         pinned=protocol.pinned,
         non_blocking=protocol.non_blocking,
+        cache=setup.cache,
         clock="host" if setup.device == "cpu" else "cuda-events",
         threads=torch.get_num_threads(),
     )

@@ -142,7 +142,8 @@ def joined(estimates: Sequence[Estimate]) -> Estimate:
 def setting_text(row: TimingRow) -> str:
     """How a row was run, in short: ``eager, fp16, 256×256``."""
     setting = row.setting
-    return f"{setting.backend}, {setting.precision}, {setting.input_size[0]}×{setting.input_size[1]}"
+    cache = ", cold cache" if setting.cache == "cold" else ""
+    return f"{setting.backend}, {setting.precision}, {setting.input_size[0]}×{setting.input_size[1]}{cache}"
 
 
 def setting_texts(rows: Sequence[TimingRow]) -> dict[str, str]:

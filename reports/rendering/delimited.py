@@ -191,6 +191,7 @@ _TIMINGS: Columns[TimingRow] = {
     "width": lambda row: row.setting.input_size[1],
     "precision": lambda row: row.setting.precision,
     "backend": lambda row: row.setting.backend,
+    "cache": lambda row: row.setting.cache,
     "region": lambda row: row.setting.region,
     "clock": lambda row: row.setting.clock,
     "latency_ms": lambda row: row.latency.value,

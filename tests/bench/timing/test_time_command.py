@@ -120,6 +120,29 @@ def test_a_line_is_timed_by_its_triggers(bench: Command, kept: Path) -> None:
 
 
 @pytest.mark.slow
+def test_what_is_asked_for_besides_the_passes_is_in_the_record(bench: Command, kept: Path) -> None:
+    once = ("--time-budget", 0.6, "--processes", 1, "--device", "cpu")
+    done = bench("time", "kept", *once, "--stages", "--energy")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (record,) = timings(kept)
+    assert record.stages is not None
+    assert record.stages.passes >= 3
+    assert record.stages.parts[0].name == "preprocessing"
+    assert record.energy is not None
+    assert record.energy_mj_per_image is None
+    assert "CPU" in record.energy.unknown
+    assert record.setting.cache == "warm"
+
+    done = bench("time", "kept", *once, "--cache", "cold")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "cold cache" in done.stdout
+    cold = timings(kept)[1]
+    assert cold.setting.cache == "cold"
+    assert cold.stages is None
+    assert cold.energy is None
+
+
+@pytest.mark.slow
 def test_a_row_that_cannot_be_timed_costs_no_other(bench: Command, data_root: Path, tmp_path: Path) -> None:
     (tmp_path / "faulty.py").write_text(FAULTY)
     (tmp_path / "tiny_detectors.py").write_text(TINY.read_text())
@@ -172,6 +195,12 @@ def test_a_run_times_what_it_has_fitted(
         (["out", "--input-size", "64"], "--input-size is a matter of the fit"),
         (["--methods", "tiny", "--line-rate", "10"], "pass --line-rate and --deadline-ms together"),
         (["--methods", "tiny", "--backend", "cudagraph"], "--backend cudagraph needs a GPU"),
+        (
+            ["--methods", "tiny", "--cache", "cold", "--stages"],
+            "--cache cold is about passes that are timed one by one",
+        ),
+        (["--methods", "tiny", "--cache", "hot"], "--cache does not take"),
+        (["--methods", "tiny", "--backend", "compile", "--stages"], "--stages looks into the module"),
         (["--methods", "tiny", "--batch", "0"], "--batch does not take"),
         (["--methods", "tiny", "--input-size", "1x2x3"], "--input-size does not take"),
         (["--methods", "tiny", "--protocol", "fast"], "--protocol does not take"),
