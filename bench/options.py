@@ -188,6 +188,7 @@ class TimingOptions:
         backend: What runs the detectors: eager, compile, cudagraph, onnxruntime, openvino or tensorrt.
         processes: Fresh processes per row.
         time_budget: Seconds of passes per row.
+        mode: request: one pass at a time; stream: passes overlap; device: replays of a CUDA graph, without transfers.
         cache: warm, or cold: the last cache is flushed before each pass, outside of what is timed.
         line_rate: Time a production line that takes so many images a second.
         deadline_ms: From trigger to map, on that line.
@@ -219,6 +220,7 @@ class TimingOptions:
     time_budget: Annotated[
         Annotated[float, Limits(gt=0, allow_inf_nan=False)] | None, Flag(default="on a CPU 60, on a GPU no limit")
     ] = None
+    mode: Annotated[Literal["request", "stream", "device"] | None, Flag(default="request; line with a rate")] = None
     cache: Literal["warm", "cold"] = "warm"
     line_rate: Annotated[float, Limits(gt=0, allow_inf_nan=False)] | None = None
     deadline_ms: Annotated[float, Limits(gt=0, allow_inf_nan=False)] | None = None

@@ -86,7 +86,7 @@ def plan_rows(models: Sequence[KeptModel], options: TimingOptions, device: str) 
         for batch in (1,) if trigger else options.batch or protocol.batches:
             setup = Setup(
                 protocol=options.protocol,
-                mode="line" if trigger else protocol.mode,
+                mode="line" if trigger else options.mode or protocol.mode,
                 batch=batch,
                 precision=options.precision or protocol.precision,
                 backend=options.backend,
@@ -122,6 +122,7 @@ def _check(options: TimingOptions, device: str) -> None:
         raise UsageError("a production line has a rate and a deadline: pass --line-rate and --deadline-ms together")
     if options.run is not None and options.input_size is not None:
         raise UsageError("--input-size is a matter of the fit: name methods with --methods, not a run folder")
+    _check_mode(options, device)
     if options.cache == "cold" and (options.line_rate is not None or options.stages or options.energy):
         raise UsageError(
             "--cache cold is about passes that are timed one by one, and not about lines, stages or energy\n"
@@ -131,6 +132,27 @@ def _check(options: TimingOptions, device: str) -> None:
         raise UsageError(f"--stages looks into the module, which --backend {options.backend} replaces: use eager")
     if device == "cpu" and options.backend in ("cudagraph", "tensorrt"):
         raise UsageError(f"--backend {options.backend} needs a GPU\n  On a CPU: eager, compile, onnxruntime, openvino.")
+
+
+def _check_mode(options: TimingOptions, device: str) -> None:
+    mode = options.mode
+    if mode is None:
+        return
+    if options.line_rate is not None:
+        raise UsageError(f"--line-rate is a mode of its own, and --mode {mode} another: pass one of them")
+    if mode == "request":
+        return
+    if options.protocol == "mvtec_ad2":
+        raise UsageError(f"the protocol mvtec_ad2 is its owners', of requests: --mode {mode} goes with paper, rigorous")
+    if options.stages or (mode == "stream" and options.cache == "cold"):
+        raise UsageError(f"--mode {mode} goes without --stages and, in a stream, --cache cold: pass --mode request")
+    if mode == "device" and device == "cpu":
+        raise UsageError("--mode device replays a CUDA graph and needs a GPU\n  On a CPU: request and stream.")
+    if mode == "device" and options.backend not in ("eager", "compile", "cudagraph"):
+        raise UsageError(
+            f"--mode device captures what PyTorch runs, and not --backend {options.backend}\n"
+            "  Allowed: eager, compile, cudagraph."
+        )
 
 
 def _fit(options: TimingOptions, root: Path, device: str, console: Console) -> int:

@@ -45,7 +45,7 @@ def make_runner(backend: Backend, module: nn.Module, images: Tensor, precision: 
     makers: dict[Backend, Callable[[], Runner]] = {
         "eager": lambda: Runner(module),
         "compile": lambda: Runner(_compiled(module, images)),
-        "cudagraph": lambda: Runner(_captured(module, images)),
+        "cudagraph": lambda: Runner(Captured(module, images)),
         "onnxruntime": lambda: Runner(onnx_runner(onnx_session(onnx_bytes(module, images), threads))),
         "openvino": lambda: _openvino(module, images, precision, threads),
     }
@@ -76,25 +76,42 @@ def _compiled(module: nn.Module, images: Tensor) -> Run:
     return run
 
 
-def _captured(module: nn.Module, images: Tensor) -> Run:
-    """Capture one pass as a CUDA graph; images are copied into its input, which is part of a pass."""
-    if images.device.type != "cuda":
-        raise UsageError("the backend 'cudagraph' needs a GPU")
-    held = images.clone()
-    stream = torch.cuda.Stream(images.device)
-    stream.wait_stream(torch.cuda.current_stream(images.device))
-    with torch.cuda.stream(stream):  # libraries choose their kernels and reserve memory before the capture
-        for _ in range(_WARM_UP_PASSES):
-            module(held)
-    torch.cuda.current_stream(images.device).wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        outputs = module(held)
+class Captured:
+    """One pass captured as a CUDA graph; images are copied into its input, which is part of a call.
 
-    def run(batch: Tensor) -> tuple[Tensor, Tensor]:
-        held.copy_(batch, non_blocking=True)
-        graph.replay()
-        maps, scores = outputs
+    Args:
+        run: The detector.
+        images: A batch of the shape and type that will be passed, on the device.
+
+    Raises:
+        UsageError: There is no GPU.
+    """
+
+    def __init__(self, run: Run, images: Tensor) -> None:
+        if images.device.type != "cuda":
+            raise UsageError("a CUDA graph needs a GPU")
+        self._held = images.clone()
+        stream = torch.cuda.Stream(images.device)
+        stream.wait_stream(torch.cuda.current_stream(images.device))
+        with torch.cuda.stream(stream):  # libraries choose their kernels and reserve memory before the capture
+            for _ in range(_WARM_UP_PASSES):
+                run(self._held)
+        torch.cuda.current_stream(images.device).wait_stream(stream)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self._outputs = run(self._held)
+
+    def load(self, images: Tensor) -> None:
+        """Copy images into the input."""
+        self._held.copy_(images, non_blocking=True)
+
+    def replay(self) -> tuple[Tensor, Tensor]:
+        """Do the pass once more; the tensors returned are the same ones each time."""
+        self._graph.replay()
+        maps, scores = self._outputs
         return maps, scores
 
-    return run
+    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Maps and scores of images."""
+        self.load(images)
+        return self.replay()

@@ -6,6 +6,7 @@
 
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -69,7 +70,7 @@ def time_job(job: Job) -> TimingRecord:
     """
     torch.set_num_threads(job.setup.threads)
     device = torch.device(job.setup.device)
-    protocol = timing_protocol(job.setup.protocol).on(job.setup.device)
+    protocol = timing_protocol(job.setup.protocol).on(job.setup.device).in_mode(job.setup.mode, job.setup.device)
     gpu, identity = None, ""
     if device.type == "cuda":
         torch.cuda.set_device(device)  # events and graphs belong to the current one
@@ -77,19 +78,19 @@ def time_job(job: Job) -> TimingRecord:
     machine = describe_machine(Slot(0, job.setup.device, job.setup.threads), gpu, identity)
     with torch.inference_mode(), tensor_float_32(False):
         ready = prepare(job, protocol)
-        flush = make_flusher(device) if job.setup.cache == "cold" else None
+        before = _precede(ready, make_flusher(device) if job.setup.cache == "cold" else None)
         compiled = compilations()
         with watch_device(device) as gpu_watch, watch_host() as host_watch:
-            clock = make_clock(device)
+            clock = make_clock(device, job.setup.mode)
             # A line and stages are timed after passes alone, each for as long.
             shares = 1 + (job.line is not None) + job.extras.stages
             budget = None if job.time_budget is None else job.time_budget / shares
-            measured = measure(ready.passes, clock, SamplingRules(protocol, budget), before=flush)
+            measured = measure(ready.passes, clock, SamplingRules(protocol, budget), before=before)
             line = None if job.line is None else _line(job.line, ready, clock, protocol.passes, budget)
         recompiled = compilations() - compiled
         stages = _stages(ready, protocol, device, budget) if job.extras.stages else None
         energy = _energy(ready, clock, device) if job.extras.energy else None
-        flush = None  # its memory is none of the detector's
+        del before  # a cold cache's memory is none of the detector's
         memory = peak_memory(ready.passes, device)
         maps, images = maps_of_references(ready.runner.run, ready.passes.batches[0], device)
     samples = measured.samples()
@@ -168,6 +169,17 @@ def _line(trigger: Trigger, ready: ReadyDetector, clock: Clock, count: int, budg
     return describe_line(served, service, trigger.rate, trigger.deadline_ms, trigger.jitter)
 
 
+def _precede(ready: ReadyDetector, flush: Callable[[], object] | None) -> Callable[[], object]:
+    """What is done before each pass and is no part of it."""
+
+    def before() -> None:
+        ready.passes.load()
+        if flush is not None:
+            flush()
+
+    return before
+
+
 def _stages(ready: ReadyDetector, protocol: TimingProtocol, device: torch.device, budget: float | None) -> Stages:
     batches, marks = ready.passes.batches, make_marks(device)
     return time_stages(ready.module, batches, device, marks, non_blocking=protocol.non_blocking, seconds=budget)
@@ -179,7 +191,12 @@ def _energy(ready: ReadyDetector, clock: Clock, device: torch.device) -> Energy:
     counter = energy_counter(device)
     if isinstance(counter, str):
         return Energy(unknown=counter)
-    return measure_energy(lambda: clock.time(ready.passes), ready.setting.batch, counter)
+
+    def run() -> None:
+        ready.passes.load()
+        clock.time(ready.passes)
+
+    return measure_energy(run, ready.setting.batch, counter)
 
 
 def _sampling(job: Job, protocol: TimingProtocol, ready: ReadyDetector, measured: Measurement) -> Sampling:

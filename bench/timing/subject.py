@@ -1,17 +1,18 @@
 """A fitted detector made ready to be timed: restored, cast, compiled, with its images."""
 
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bench.errors import UsageError
 from bench.models import load_detector, read_description
-from bench.timing.backends import Runner, casts_itself, make_runner
+from bench.timing.backends import Captured, Runner, casts_itself, make_runner
 from bench.timing.inspection import SEED
 from bench.timing.job import Job
-from bench.timing.passes import Passes
+from bench.timing.passes import Passes, ReplayedPasses, StreamedPasses
 from bench.timing.protocols import TimingProtocol, describe_region
 from bench.timing.workload import make_batches
 from methods.common.precision import check_precision, set_precision
@@ -69,14 +70,26 @@ def prepare(job: Job, protocol: TimingProtocol) -> ReadyDetector:
     )
     start = time.perf_counter()
     runner = make_runner(setup.backend, module, batches[0].to(device), setup.precision, setup.threads)
-    compile_ms = _milliseconds_since(start, device) if setup.backend != "eager" else 0.0
-    passes = Passes(runner.run, batches, device, protocol.region, non_blocking=protocol.non_blocking)
+    if setup.mode == "device":
+        run = runner.run
+        runner = replace(runner, run=run if isinstance(run, Captured) else Captured(run, batches[0].to(device)))
+    compile_ms = _milliseconds_since(start, device) if setup.backend != "eager" or setup.mode == "device" else 0.0
+    passes = _make_passes(runner, batches, device, protocol)
     start = time.perf_counter()
+    passes.load()
     passes()
     cold_start_ms = _milliseconds_since(start, device)
     return ReadyDetector(
         module, runner, passes, _setting(job, protocol, detector.input_size), load_ms, compile_ms, cold_start_ms
     )
+
+
+def _make_passes(runner: Runner, batches: Sequence[Tensor], device: torch.device, protocol: TimingProtocol) -> Passes:
+    if isinstance(runner.run, Captured) and protocol.mode == "device":
+        return ReplayedPasses(runner.run, batches, device)
+    if protocol.mode == "stream" and device.type == "cuda":
+        return StreamedPasses(runner.run, batches, device)
+    return Passes(runner.run, batches, device, protocol.region, non_blocking=protocol.non_blocking)
 
 
 def _setting(job: Job, protocol: TimingProtocol, input_size: tuple[int, int]) -> Setting:
@@ -88,7 +101,7 @@ def _setting(job: Job, protocol: TimingProtocol, input_size: tuple[int, int]) ->
         input_size=input_size,
         precision=setup.precision,
         backend=setup.backend,
-        region=describe_region(protocol.region, setup.device),
+        region=describe_region(protocol.region, setup.device, setup.mode),
         input_dtype=protocol.input_dtype,
         tf32=torch.backends.cudnn.allow_tf32,
         cudnn_benchmark=torch.backends.cudnn.benchmark,
@@ -96,7 +109,7 @@ def _setting(job: Job, protocol: TimingProtocol, input_size: tuple[int, int]) ->
         pinned=protocol.pinned,
         non_blocking=protocol.non_blocking,
         cache=setup.cache,
-        clock="host" if setup.device == "cpu" else "cuda-events",
+        clock="host" if setup.device == "cpu" or setup.mode == "stream" else "cuda-events",
         threads=torch.get_num_threads(),
     )
 

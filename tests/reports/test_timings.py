@@ -14,7 +14,7 @@ from reports.content.timings import estimate_text, milliseconds, select_timings
 from reports.errors import ReportError
 from reports.rendering.figures.draw import draw
 from reports.report import check_report, make_report, write_report
-from results.timing_record import Energy, Line, Reason, TimingRecord
+from results.timing_record import Energy, Line, Reason, Stage, Stages, TimingRecord
 from results.timing_rows import Estimate
 from results.timing_store import append_timing
 
@@ -241,6 +241,24 @@ def test_modes_and_protocols_never_share_a_table(tmp_path: Path) -> None:
     tables = tables_of([write(tmp_path, *records)])
     latencies = {stem: len(table.rows) for stem, table in tables.items() if stem.endswith("-latency")}
     assert latencies == {"timing-paper-latency": 1, "timing-paper-device-latency": 1, "timing-rigorous-latency": 1}
+
+
+def test_host_and_device_stand_side_by_side_where_both_were_timed(tmp_path: Path) -> None:
+    stages = Stages(passes=1000, parts=[Stage(name="transfer to device", p50=0.2, p99=None)])
+    requests = [
+        change(make_timing(method), stages=stages if method == "efficientad_s" else None, enqueue=distribution(enqueue))
+        for method, enqueue in (("efficientad_s", 0.9), ("efficientad_m", 0.7), ("ast", 5.0))
+    ]
+    alone = [
+        change(make_timing(method, mode="device"), event=distribution(1.0).model_dump())
+        for method in ("efficientad_s", "efficientad_m")
+    ]
+    table = tables_of([write(tmp_path, *requests, *alone)])["timing-1-host"]
+    assert [line[3:] for line in texts(table)] == [
+        ["4.54", "1.00", "–", "–", "0.70", "no"],
+        ["2.22", "1.00", "0.20", "1.02", "0.90", "yes"],
+    ]
+    assert "timing-1-host" not in tables_of([write(tmp_path / "cpu", make_timing(gpu=None))])
 
 
 def test_what_other_code_has_timed_has_a_dagger(tmp_path: Path) -> None:

@@ -1,12 +1,14 @@
 """Whatever runs a detector, it says the same."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
 from bench.artefacts import running
 from bench.errors import UsageError
-from bench.timing.backends import casts_itself, make_runner
+from bench.timing.backends import Captured, casts_itself, make_runner
 from methods.common.precision import CPU_INSTRUCTIONS, cpu_features
 
 needs_onnx = pytest.mark.skipif(
@@ -85,3 +87,15 @@ def test_what_cannot_be_is_refused(
 ) -> None:
     with pytest.raises(UsageError, match=said):
         make_runner(backend, module, images, precision, 1)  # type: ignore[arg-type]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_captured_pass_is_replayed_over_what_it_was_given(module: nn.Module, images: torch.Tensor) -> None:
+    gpu = torch.device("cuda", 0)
+    there = copy.deepcopy(module).to(gpu)
+    with torch.inference_mode():
+        captured = Captured(there, images.to(gpu))
+        captured.load(images.flip(0).to(gpu))
+        maps, _ = captured.replay()
+        torch.testing.assert_close(maps, there(images.flip(0).to(gpu))[0])

@@ -141,6 +141,16 @@ def test_what_is_asked_for_besides_the_passes_is_in_the_record(bench: Command, k
     assert cold.stages is None
     assert cold.energy is None
 
+    done = bench("time", "kept", *once, "--mode", "stream")
+    assert done.returncode == 0, done.stdout + done.stderr
+    stream = timings(kept)[2]
+    assert (stream.setting.mode, stream.setting.clock) == ("stream", "host")
+    assert stream.setting.region.endswith("back to back")
+    samples = read_samples(kept / "timing" / stream.samples)
+    assert stream.throughput == pytest.approx(1e3 * len(samples.wall_ms) / samples.wall_ms.sum())
+    # Between the ends of passes lies all of the time, whatever is done there.
+    assert samples.wall_ms.sum() / 1e3 == pytest.approx(stream.sampling.seconds, rel=0.2)
+
 
 @pytest.mark.slow
 def test_a_row_that_cannot_be_timed_costs_no_other(bench: Command, data_root: Path, tmp_path: Path) -> None:
@@ -198,6 +208,14 @@ def test_a_run_times_what_it_has_fitted(
         (
             ["--methods", "tiny", "--cache", "cold", "--stages"],
             "--cache cold is about passes that are timed one by one",
+        ),
+        (["--methods", "tiny", "--mode", "device"], "--mode device replays a CUDA graph and needs a GPU"),
+        (["--methods", "tiny", "--mode", "line"], "--mode does not take"),
+        (["--methods", "tiny", "--mode", "stream", "--protocol", "mvtec_ad2"], "is its owners'"),
+        (["--methods", "tiny", "--mode", "stream", "--stages"], "--mode stream goes without --stages"),
+        (
+            ["--methods", "tiny", "--mode", "stream", "--line-rate", "9", "--deadline-ms", "9"],
+            "--line-rate is a mode of its own",
         ),
         (["--methods", "tiny", "--cache", "hot"], "--cache does not take"),
         (["--methods", "tiny", "--backend", "compile", "--stages"], "--stages looks into the module"),
