@@ -195,6 +195,7 @@ class TimingOptions:
         jitter: Largest shift of a trigger, as a share of the time between two.
         stages: Also time the parts of a pass, such as transfer, each network, search.
         energy: Also measure the energy of an image, of the GPU's board; half a minute per process.
+        after_idle: Also time the first pass after so many seconds of rest, five times.
         threads: CPU threads.
         require_gpu: Exit with 3 where there is no GPU.
         out: Folder of the models and records; of a run folder, the run folder itself.
@@ -227,6 +228,7 @@ class TimingOptions:
     jitter: Annotated[float, Limits(ge=0, le=1)] = 0.0
     stages: bool = False
     energy: bool = False
+    after_idle: Annotated[float, Limits(gt=0, allow_inf_nan=False)] | None = None
     threads: Annotated[Annotated[int, Limits(ge=1)] | None, Flag(default="all cores")] = None
     require_gpu: bool = False
     out: Annotated[Folder | None, Flag(default="RUN, else runs/<UTC time>")] = None

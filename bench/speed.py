@@ -144,8 +144,10 @@ def _check_mode(options: TimingOptions, device: str) -> None:
         return
     if options.protocol == "mvtec_ad2":
         raise UsageError(f"the protocol mvtec_ad2 is its owners', of requests: --mode {mode} goes with paper, rigorous")
-    if options.stages or (mode == "stream" and options.cache == "cold"):
-        raise UsageError(f"--mode {mode} goes without --stages and, in a stream, --cache cold: pass --mode request")
+    if options.stages:
+        raise UsageError(f"--mode {mode} goes without --stages, which are of requests: leave out one of them")
+    if mode == "stream" and (options.cache == "cold" or options.after_idle is not None):
+        raise UsageError("passes of a stream do not begin one by one: --mode stream goes without cold caches and rests")
     if mode == "device" and device == "cpu":
         raise UsageError("--mode device replays a CUDA graph and needs a GPU\n  On a CPU: request and stream.")
     if mode == "device" and options.backend not in ("eager", "compile", "cudagraph"):
@@ -215,7 +217,7 @@ def _time(rows: Sequence[Row], options: TimingOptions, device: str, out: Path, c
     processes = options.processes or timing_protocol(options.protocol).processes
     budget = options.time_budget if options.time_budget is not None or device != "cpu" else CPU_BUDGET
     refused = 0
-    extras = Extras(stages=options.stages, energy=options.energy)
+    extras = Extras(stages=options.stages, energy=options.energy, after_idle=options.after_idle)
     events = time_rows(rows, processes=processes, time_budget=budget, out=out, command=command_line(), extras=extras)
     for event in events:
         if isinstance(event, Refused):

@@ -360,6 +360,18 @@ class Energy(_Strict):
     unknown: str = ""
 
 
+class AfterIdle(_Strict):
+    """The first pass after a rest, when clocks have been lowered and caches taken.
+
+    Attributes:
+        seconds: Of each rest.
+        milliseconds: Of each first pass, by the host's clock.
+    """
+
+    seconds: float
+    milliseconds: list[float]
+
+
 class Reason(_Strict):
     """Why a measurement is not plainly valid.
 
@@ -393,6 +405,7 @@ class TimingRecord(_Strict):
         throughput: Images per second: ``batch × passes / sum of passes``, by the protocol's clock.
         stages: What the parts of a pass take; ``None`` where that was not asked for.
         energy: Of an image; ``None`` where that was not asked for.
+        after_idle: First passes after a rest; ``None`` where that was not asked for.
         output_sha256: Of the maps of the first images, rounded to four digits.
         samples: File beside this one with every sample.
     """
@@ -416,6 +429,7 @@ class TimingRecord(_Strict):
     stages: Stages | None = None
     memory: Memory
     energy: Energy | None = None
+    after_idle: AfterIdle | None = None
     output_sha256: str
     verdict: Verdict
     samples: str

@@ -177,6 +177,15 @@ class TimingRow:
         return with_interval(known) if len(known) == len(self.records) else None
 
     @property
+    def after_idle(self) -> dict[float, list[float]]:
+        """Milliseconds of the first passes after a rest, of all processes, by the seconds of rest."""
+        passes: dict[float, list[float]] = {}
+        for record in self.records:
+            if record.after_idle is not None:
+                passes.setdefault(record.after_idle.seconds, []).extend(record.after_idle.milliseconds)
+        return passes
+
+    @property
     def reserved_bytes(self) -> float | None:
         """Peak memory on the device, mean over processes; ``None`` if not all know theirs."""
         peaks = [record.memory.reserved_bytes for record in self.records]

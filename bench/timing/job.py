@@ -59,10 +59,12 @@ class Extras(_Strict):
     Attributes:
         stages: What the parts of a pass take.
         energy: What an image takes.
+        after_idle: Seconds of rest, after which a first pass is timed; ``None`` for no such passes.
     """
 
     stages: bool = False
     energy: bool = False
+    after_idle: float | None = None
 
 
 class Job(_Strict):

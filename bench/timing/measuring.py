@@ -8,7 +8,11 @@ import numpy as np
 
 from bench.timing.clocks import Clock, Reading
 from bench.timing.sampling import SamplingRules, StopReason
+from results.timing_record import AfterIdle
 from results.timing_store import Samples
+
+RESTS = 5
+"""After which a first pass is timed."""
 
 
 @dataclass(frozen=True)
@@ -74,3 +78,21 @@ def measure(
         readings.append(time_one())
         walls.append(readings[-1].wall)
     return Measurement(tuple(readings), warm_up, warm_up_seconds, now() - start, reason)
+
+
+def time_after_idle(
+    run: Callable[[], object], clock: Clock, seconds: float, sleep: Callable[[float], object] = time.sleep
+) -> AfterIdle:
+    """Time the first pass after a rest, several times.
+
+    Args:
+        run: Does the next pass.
+        clock: What times one.
+        seconds: Of each rest.
+        sleep: Rest for so many seconds.
+    """
+    milliseconds = []
+    for _ in range(RESTS):
+        sleep(seconds)
+        milliseconds.append(clock.time(run).wall)
+    return AfterIdle(seconds=seconds, milliseconds=milliseconds)

@@ -22,7 +22,7 @@ from bench.timing.host import describe_machine, watch_host
 from bench.timing.inspection import SEED, inspect, read_reference
 from bench.timing.job import SESSION_FORMAT, Inspection, Job, Trigger
 from bench.timing.line import describe_line, replay, trigger_times, wait_until
-from bench.timing.measuring import Measurement, measure
+from bench.timing.measuring import Measurement, measure, time_after_idle
 from bench.timing.observing import (
     clock_step_ns,
     compilations,
@@ -41,7 +41,7 @@ from bench.timing.subject import ReadyDetector, prepare
 from bench.timing.verdicts import Observation, judge
 from methods.common.precision import tensor_float_32
 from results.published import gpu_peak
-from results.timing_record import Energy, Line, Machine, Memory, Sampling, Stages, TimingRecord
+from results.timing_record import AfterIdle, Energy, Line, Machine, Memory, Sampling, Stages, TimingRecord
 from results.timing_store import Samples, append_timing, timing_file_name, write_samples
 
 
@@ -90,6 +90,8 @@ def time_job(job: Job) -> TimingRecord:
         recompiled = compilations() - compiled
         stages = _stages(ready, protocol, device, budget) if job.extras.stages else None
         energy = _energy(ready, clock, device) if job.extras.energy else None
+        rest = job.extras.after_idle
+        after_idle = None if rest is None else time_after_idle(ready.passes, clock, rest)
         del before  # a cold cache's memory is none of the detector's
         memory = peak_memory(ready.passes, device)
         maps, images = maps_of_references(ready.runner.run, ready.passes.batches[0], device)
@@ -112,7 +114,7 @@ def time_job(job: Job) -> TimingRecord:
         precisions=ready.runner.types or network_types(ready.module),
         recompiled=recompiled,
     )
-    further = _Further(_sampling(job, protocol, ready, measured), line, stages, memory, energy)
+    further = _Further(_sampling(job, protocol, ready, measured), line, stages, memory, energy, after_idle)
     return _record(job, machine, seen, samples, further)
 
 
@@ -125,6 +127,7 @@ class _Further:
     stages: Stages | None
     memory: Memory
     energy: Energy | None
+    after_idle: AfterIdle | None
 
 
 def _record(job: Job, machine: Machine, seen: Observation, samples: Samples, further: _Further) -> TimingRecord:
@@ -151,6 +154,7 @@ def _record(job: Job, machine: Machine, seen: Observation, samples: Samples, fur
         stages=further.stages,
         memory=further.memory,
         energy=further.energy,
+        after_idle=further.after_idle,
         output_sha256=digest(seen.maps),
         verdict=judge(seen),
         samples=name,

@@ -16,6 +16,7 @@ from reports.content.timing_comparison import comparison_tables, ranking_table
 from reports.content.timing_costs import cost_table, efficiency_table, price_table, published_tables
 from reports.content.timing_curves import CurvePlot, batch_tables, curve_plots
 from reports.content.timing_stages import StagePlot, stage_plots, stage_table
+from reports.content.timing_starts import start_table
 from reports.content.timing_tables import device_tables, host_table, invalid_table, line_table, processor_table
 from reports.content.timings import NO_TIMINGS, TimingSelection
 from reports.content.trade_off import TradeOffPlot, trade_off_plots
@@ -156,6 +157,7 @@ def timing_sections(timings: TimingSelection, selection: Selection = NO_RESULTS)
             **{f"{number}-efficiency-{name}": efficiency_table(timings, device, name) for name in protocols},
             **{f"{number}-batch-{end}": table for end, table in batch_tables(timings, device).items()},
             f"{number}-host": host_table(timings, device),
+            f"{number}-start": start_table(timings, device),
             f"{number}-stages": stage_table(timings, device),
             **{f"{number}-compared-{end}": table for end, table in comparison_tables(timings, device).items()},
         }

@@ -14,7 +14,7 @@ from reports.content.timings import estimate_text, milliseconds, select_timings
 from reports.errors import ReportError
 from reports.rendering.figures.draw import draw
 from reports.report import check_report, make_report, write_report
-from results.timing_record import Energy, Line, Reason, Stage, Stages, TimingRecord
+from results.timing_record import AfterIdle, Energy, Line, Reason, Stage, Stages, TimingRecord
 from results.timing_rows import Estimate
 from results.timing_store import append_timing
 
@@ -259,6 +259,20 @@ def test_host_and_device_stand_side_by_side_where_both_were_timed(tmp_path: Path
         ["2.22", "1.00", "0.20", "1.02", "0.90", "yes"],
     ]
     assert "timing-1-host" not in tables_of([write(tmp_path / "cpu", make_timing(gpu=None))])
+
+
+def test_a_cold_start_says_what_precedes_a_pass_and_what_a_rest_costs(tmp_path: Path) -> None:
+    records = [
+        change(record, sampling={"compile_ms": 1200.0}, after_idle=AfterIdle(seconds=30, milliseconds=[4.0, last]))
+        for record, last in zip(three(), (6.0, 5.0, 9.0), strict=True)
+    ]
+    (line,) = texts(tables_of([write(tmp_path, *records)])["timing-1-start"])
+    assert line == [
+        *("EfficientAD-S", "paper, request, eager, fp16, 256×256", "1"),
+        *("300", "1,200", "900", "30 s: 4.50 (9.00)", "2.23"),
+    ]
+    (line,) = texts(tables_of([write(tmp_path / "other", *three())])["timing-1-start"])
+    assert line[6] == "–"
 
 
 def test_what_other_code_has_timed_has_a_dagger(tmp_path: Path) -> None:
