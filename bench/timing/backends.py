@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,8 @@ from results.record import Precision
 from results.timing_record import Backend
 
 _WARM_UP_PASSES = 3
+_ENGINE = "_run_on_acc"
+"""How Torch-TensorRT calls the parts of a module that TensorRT runs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,17 +45,16 @@ def make_runner(backend: Backend, module: nn.Module, images: Tensor, precision: 
     Raises:
         UsageError: The backend does not exist here, or cannot compute in the precision.
     """
+    if backend in ("onnxruntime", "openvino") and images.device.type != "cpu":
+        raise UsageError(f"the backend {backend!r} runs on a CPU: pass --device cpu")
     makers: dict[Backend, Callable[[], Runner]] = {
         "eager": lambda: Runner(module),
         "compile": lambda: Runner(_compiled(module, images)),
         "cudagraph": lambda: Runner(Captured(module, images)),
         "onnxruntime": lambda: Runner(onnx_runner(onnx_session(onnx_bytes(module, images), threads))),
         "openvino": lambda: _openvino(module, images, precision, threads),
+        "tensorrt": lambda: Runner(_tensorrt(module, images)),
     }
-    if backend not in makers:
-        raise UsageError(f"the backend {backend!r} is not supported here\n  Allowed: {', '.join(makers)}")
-    if backend in ("onnxruntime", "openvino") and images.device.type != "cpu":
-        raise UsageError(f"the backend {backend!r} runs on a CPU: pass --device cpu")
     return makers[backend]()
 
 
@@ -68,6 +70,23 @@ def _openvino(module: nn.Module, images: Tensor, precision: Precision, threads: 
     hint = {"fp32": "f32", "bf16": "bf16"}[precision]
     run = openvino_runner(openvino_model(module, images), threads, hint)
     return Runner(run, frozenset({"bfloat16" if precision == "bf16" else "float32"}))
+
+
+def _tensorrt(module: nn.Module, images: Tensor) -> Run:
+    """TensorRT's engines of what it takes of a module; PyTorch goes on running the rest, such as a search."""
+    if find_spec("torch_tensorrt") is None:
+        raise UsageError("Torch-TensorRT is not installed\n  Install torch-tensorrt of the release of PyTorch here.")
+    if images.device.type != "cuda":
+        raise UsageError("the backend 'tensorrt' needs a GPU")
+    import torch_tensorrt
+
+    # The networks stay in the precision that they were cast to, and float32 is not rounded to TF32.
+    compiled = torch_tensorrt.compile(module, ir="dynamo", inputs=[images], use_explicit_typing=True, disable_tf32=True)
+    if not any(name.startswith(_ENGINE) for name, _ in compiled.named_children()):
+        raise UsageError("TensorRT takes no part of this detector: a row would be PyTorch's\n  Pass --backend compile.")
+    run: Run = compiled
+    run(images)
+    return run
 
 
 def _compiled(module: nn.Module, images: Tensor) -> Run:
