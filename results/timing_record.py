@@ -43,6 +43,7 @@ class Subject(_Strict):
         parameters: Values of the networks that run at inference.
         flops: Floating-point operations per image, two per multiplication with addition, as the profiler counts them in
             the eager module; without searches in a memory bank. ``None`` where they were not counted.
+        flops_3x3: Those of ``flops`` in convolutions of 3x3, which some libraries do with fewer multiplications.
         search_flops: ``2 × queries × vectors × channels`` of the search in the memory bank per image; 0 without one.
     """
 
@@ -60,6 +61,7 @@ class Subject(_Strict):
     memory_bank: int
     parameters: int
     flops: int | None
+    flops_3x3: int = 0
     search_flops: int = 0
 
 
@@ -202,9 +204,11 @@ class HostState(_Strict):
 
     Attributes:
         load: Average number of running processes of the last minute, at the start, this one not yet among them.
-        steal: Share of the cores' time that went to other virtual machines while it was timed; ``None`` if unknown.
+        steal: Share of the time of the CPUs that it may run on which went to other virtual machines while it was timed;
+            ``None`` if unknown.
         throttled_seconds: For which the control group was held back; ``None`` if unknown.
-        busy_elsewhere: Share of the usable cores' time that other processes took; ``None`` if unknown.
+        busy_elsewhere: Share of the CPU time that it may use, by its affinity and its control group, which other
+            processes took; ``None`` if unknown.
         garbage_collector: Whether Python's could run in the region.
     """
 
