@@ -95,7 +95,7 @@ def price_table(timings: TimingSelection, rows: Sequence[TimingRow]) -> Table | 
     for row in rows:
         place = (row.identity, row.device)
         known = row.energy is not None or price_of(row.device.name, timings.prices) is not None
-        if row.setting.mode != "line" and known:
+        if row.setting.mode not in ("line", "device") and known:
             best[place] = max(best.get(place, row), row, key=lambda row: row.throughput.value)
     settings, marks, body = setting_texts(list(best.values())), Marks(), []
     for row in sorted(best.values(), key=lambda row: (row.device, row.subject.title.casefold())):

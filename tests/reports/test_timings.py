@@ -312,7 +312,8 @@ def test_rows_of_one_device_are_compared_with_the_fastest(tmp_path: Path) -> Non
 
 def test_a_million_images_cost_what_the_user_says_an_hour_does(tmp_path: Path) -> None:
     records = [change(make_timing(batch=batch), throughput=rate) for batch, rate in ((1, 400.0), (16, 500.0))]
-    folder = write(tmp_path, *records, make_timing(gpu="Tesla V100", number=2))
+    alone = change(make_timing(mode="device"), throughput=9000.0)  # a line has to transfer its images
+    folder = write(tmp_path, *records, alone, make_timing(gpu="Tesla V100", number=2))
     assert not any("prices" in stem for stem in tables_of([folder]))
     tables = tables_of([folder], prices=parse_prices("A6000=1.8 EUR/h"))
     (line,) = texts(tables["timing-prices-gpu"])
