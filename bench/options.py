@@ -190,9 +190,14 @@ class TimingOptions:
         fused: Time the methods' fused forms for inference, of those that have one.
         processes: Fresh processes per row.
         time_budget: Seconds of passes per row.
+        mode: request: one pass at a time; stream: passes overlap; device: replays of a CUDA graph, without transfers.
+        cache: warm, or cold: the last cache is flushed before each pass, outside of what is timed.
         line_rate: Time a production line that takes so many images a second.
         deadline_ms: From trigger to map, on that line.
         jitter: Largest shift of a trigger, as a share of the time between two.
+        stages: Also time the parts of a pass, such as transfer, each network, search.
+        energy: Also measure the energy of an image, of the GPU's board; half a minute per process.
+        after_idle: Also time the first pass after so many seconds of rest, five times.
         threads: CPU threads.
         require_gpu: Exit with 3 where there is no GPU.
         out: Folder of the models and records; of a run folder, the run folder itself.
@@ -223,9 +228,14 @@ class TimingOptions:
     time_budget: Annotated[
         Annotated[float, Limits(gt=0, allow_inf_nan=False)] | None, Flag(default="on a CPU 60, on a GPU no limit")
     ] = None
+    mode: Annotated[Literal["request", "stream", "device"] | None, Flag(default="request; line with a rate")] = None
+    cache: Literal["warm", "cold"] = "warm"
     line_rate: Annotated[float, Limits(gt=0, allow_inf_nan=False)] | None = None
     deadline_ms: Annotated[float, Limits(gt=0, allow_inf_nan=False)] | None = None
     jitter: Annotated[float, Limits(ge=0, le=1)] = 0.0
+    stages: bool = False
+    energy: bool = False
+    after_idle: Annotated[float, Limits(gt=0, allow_inf_nan=False)] | None = None
     threads: Annotated[Annotated[int, Limits(ge=1)] | None, Flag(default="all cores")] = None
     require_gpu: bool = False
     out: Annotated[Folder | None, Flag(default="RUN, else runs/<UTC time>")] = None

@@ -18,7 +18,7 @@ from bench.run import execute, prepare
 from bench.run_folder import locked, new_folder, update_report
 from bench.summary import FAILED, OK
 from bench.timing.backends import PRECISIONS, check_backend
-from bench.timing.job import Setup, Trigger
+from bench.timing.job import Extras, Setup, Trigger
 from bench.timing.protocols import timing_protocol
 from bench.timing.session import KeptModel, Refused, Row, Timed, models_of_run, time_rows
 from methods.registry import chosen_methods, load_method
@@ -90,13 +90,14 @@ def plan_rows(models: Sequence[KeptModel], options: TimingOptions, device: str) 
         for batch in (1,) if trigger else options.batch or protocol.batches:
             setup = Setup(
                 protocol=options.protocol,
-                mode="line" if trigger else protocol.mode,
+                mode="line" if trigger else options.mode or protocol.mode,
                 batch=batch,
                 precision=precision,
                 backend=backend,
                 fused=options.fused,
                 device=device,
                 threads=threads,
+                cache=options.cache,
             )
             yield Row(model, setup, trigger)
 
@@ -128,10 +129,42 @@ def _check(options: TimingOptions, device: str) -> None:
         raise UsageError("a production line has a rate and a deadline: pass --line-rate and --deadline-ms together")
     if options.run is not None and options.input_size is not None:
         raise UsageError("--input-size is a matter of the fit: name methods with --methods, not a run folder")
+    _check_mode(options, device)
+    if options.cache == "cold" and (options.line_rate is not None or options.stages or options.energy):
+        raise UsageError(
+            "--cache cold is about passes that are timed one by one, and not about lines, stages or energy\n"
+            "  Leave out --line-rate, --stages and --energy, or pass --cache warm."
+        )
     for backend in options.backend:
+        if options.stages and backend != "eager":
+            raise UsageError(f"--stages looks into the module, which --backend {backend} replaces: use eager")
         if device == "cpu" and backend in ("cudagraph", "tensorrt"):
             raise UsageError(f"--backend {backend} needs a GPU\n  On a CPU: eager, compile, onnxruntime, openvino.")
         check_backend(backend, options.precision or (timing_protocol(options.protocol).on(device).precision,))
+
+
+def _check_mode(options: TimingOptions, device: str) -> None:
+    mode = options.mode
+    if mode is None:
+        return
+    if options.line_rate is not None:
+        raise UsageError(f"--line-rate is a mode of its own, and --mode {mode} another: pass one of them")
+    if mode == "request":
+        return
+    if options.protocol == "mvtec_ad2":
+        raise UsageError(f"the protocol mvtec_ad2 is its owners', of requests: --mode {mode} goes with paper, rigorous")
+    if options.stages:
+        raise UsageError(f"--mode {mode} goes without --stages, which are of requests: leave out one of them")
+    if mode == "stream" and (options.cache == "cold" or options.after_idle is not None):
+        raise UsageError("passes of a stream do not begin one by one: --mode stream goes without cold caches and rests")
+    if mode == "device" and device == "cpu":
+        raise UsageError("--mode device replays a CUDA graph and needs a GPU\n  On a CPU: request and stream.")
+    others = [backend for backend in options.backend if backend not in ("eager", "compile", "cudagraph")]
+    if mode == "device" and others:
+        raise UsageError(
+            f"--mode device captures what PyTorch runs, and not --backend {others[0]}\n"
+            "  Allowed: eager, compile, cudagraph."
+        )
 
 
 def _fit(options: TimingOptions, root: Path, device: str, console: Console) -> int:
@@ -194,9 +227,17 @@ def _time(rows: Sequence[Row], options: TimingOptions, device: str, out: Path, c
     processes = options.processes or timing_protocol(options.protocol).processes
     budget = options.time_budget if options.time_budget is not None or device != "cpu" else CPU_BUDGET
     refused = 0
-    for event in time_rows(
-        rows, processes=processes, time_budget=budget, data_root=options.data_root, out=out, command=command_line()
-    ):
+    extras = Extras(stages=options.stages, energy=options.energy, after_idle=options.after_idle)
+    events = time_rows(
+        rows,
+        processes=processes,
+        time_budget=budget,
+        data_root=options.data_root,
+        out=out,
+        command=command_line(),
+        extras=extras,
+    )
+    for event in events:
         if isinstance(event, Refused):
             refused += 1
             console.print(f"[red]not timed[/] {escape(event.row.label)}: {escape(event.reason)}", soft_wrap=True)

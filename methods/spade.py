@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from methods.common.backbones import Backbone, backbone_identity
-from methods.common.nearest import nearest_distances, rows
+from methods.common.nearest import NearestSearch, rows
 from methods.common.resampling import Resize
 from methods.detector import Detector, FitContext, ImageSet, Progress
 from methods.errors import MethodError
@@ -82,6 +82,7 @@ class SpadeModule(nn.Module):
     def __init__(self, backbone: Backbone, count: int, config: SpadeConfig) -> None:
         super().__init__()
         self.backbone = backbone
+        self.search = NearestSearch()
         self.neighbours = min(config.neighbours, count)
         self._levels = [f"level_{level}" for level in config.levels]
         grids = backbone.grid(config.image_size)[: len(self._levels)]
@@ -131,7 +132,7 @@ class SpadeModule(nn.Module):
             nearest = []
             for group in neighbours.split(max(1, CHUNK // len(positions))):
                 gallery = rows(self._describe([self._remembered(name, group) for name in self._levels])[number])
-                nearest += [nearest_distances(positions, part, part.square().sum(1)) for part in gallery.split(CHUNK)]
+                nearest += [self.search(positions, part, part.square().sum(1)) for part in gallery.split(CHUNK)]
             maps.append(upsample(torch.cat(nearest, 1).amin(1).sqrt().view(1, *level.shape[2:])))
         return torch.stack(maps).mean(0)
 

@@ -11,6 +11,8 @@ from importlib.resources import files
 
 from results.errors import ResultError
 
+_OTHER_CHIPS = frozenset({"d", "laptop", "max", "mobile", "nvl", "super", "ti"})
+"""Words that make another GPU of a name."""
 _FOLDER = files("results") / "published"
 
 
@@ -211,7 +213,7 @@ def published_efficiencies() -> tuple[PublishedEfficiency, ...]:
 
 
 def gpu_peak(name: str) -> GpuPeak | None:
-    """What the GPU of a name can do at most; ``None`` where no data sheet is at hand.
+    """What the GPU of a name can do at most; ``None`` where no data sheet of that very GPU is at hand.
 
     Args:
         name: As the driver says, such as ``NVIDIA H100 80GB HBM3``.
@@ -220,7 +222,8 @@ def gpu_peak(name: str) -> GpuPeak | None:
         ResultError: The file is damaged.
     """
     for row in _rows("gpu_peaks.csv"):
-        if set(row["gpu"].split()) <= set(name.replace("-", " ").split()):
+        known, words = set(row["gpu"].split()), set(name.replace("-", " ").split())
+        if known <= words and _OTHER_CHIPS.isdisjoint(word.casefold() for word in words - known):
             return GpuPeak(
                 row["gpu"],
                 _number(row["float16_tflops"], 0, 1e6),

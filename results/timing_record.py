@@ -17,6 +17,7 @@ TIMING_SCHEMA_VERSION: Literal[1] = 1
 ProtocolName = Literal["paper", "rigorous", "mvtec_ad2"]
 Mode = Literal["request", "stream", "device", "line"]
 Backend = Literal["eager", "compile", "cudagraph", "onnxruntime", "openvino", "tensorrt"]
+Cache = Literal["warm", "cold"]
 Status = Literal["VALID", "SUSPECT", "INVALID"]
 
 
@@ -43,6 +44,7 @@ class Subject(_Strict):
         parameters: Values of the networks that run at inference.
         flops: Floating-point operations per image, two per multiplication with addition, as the profiler counts them in
             the eager module; without searches in a memory bank. ``None`` where they were not counted.
+        flops_3x3: Those of ``flops`` in convolutions of 3x3, which some libraries do with fewer multiplications.
         search_flops: ``2 × queries × vectors × channels`` of the search in the memory bank per image; 0 without one.
     """
 
@@ -60,6 +62,7 @@ class Subject(_Strict):
     memory_bank: int
     parameters: int
     flops: int | None
+    flops_3x3: int = 0
     search_flops: int = 0
 
 
@@ -84,7 +87,8 @@ class Setting(_Strict):
         deterministic: Whether deterministic algorithms were demanded; a timing with them is invalid.
         pinned: Whether the images are in pinned memory.
         non_blocking: Whether the host goes on while they are transferred.
-        cache: Whether caches were left ``warm`` or ``flushed`` before each pass, outside the region.
+        cache: ``warm``: as the pass before has left it; ``cold``: the second-level cache of a GPU, or the last-level
+            one of a CPU, was flushed before each pass, outside the region.
         clock: ``cuda-events`` or ``host``.
         threads: CPU threads.
     """
@@ -105,7 +109,7 @@ class Setting(_Strict):
     deterministic: bool
     pinned: bool
     non_blocking: bool
-    cache: Literal["warm", "flushed"] = "warm"
+    cache: Cache = "warm"
     clock: Literal["cuda-events", "host"]
     threads: int
 
@@ -203,9 +207,11 @@ class HostState(_Strict):
 
     Attributes:
         load: Average number of running processes of the last minute, at the start, this one not yet among them.
-        steal: Share of the cores' time that went to other virtual machines while it was timed; ``None`` if unknown.
+        steal: Share of the time of the CPUs that it may run on which went to other virtual machines while it was timed;
+            ``None`` if unknown.
         throttled_seconds: For which the control group was held back; ``None`` if unknown.
-        busy_elsewhere: Share of the usable cores' time that other processes took; ``None`` if unknown.
+        busy_elsewhere: Share of the CPU time that it may use, by its affinity and its control group, which other
+            processes took; ``None`` if unknown.
         garbage_collector: Whether Python's could run in the region.
     """
 
@@ -318,6 +324,61 @@ class Memory(_Strict):
     process_bytes: int | None
 
 
+class Stage(_Strict):
+    """What one part of a pass takes, milliseconds.
+
+    Attributes:
+        name: ``transfer to device``, ``preprocessing`` (up to the first network), a network or ``search`` as the
+            detector calls it, ``between stages``, ``post`` (after the last one) or ``transfer back``.
+        p50: Median.
+        p99: ``None`` where there were too few passes.
+    """
+
+    name: str
+    p50: float
+    p99: float | None
+
+
+class Stages(_Strict):
+    """What the parts of a pass take, in passes of their own: the marks between them take time too.
+
+    Attributes:
+        passes: How many.
+        parts: In the order in which they run.
+    """
+
+    passes: int
+    parts: list[Stage]
+
+
+class Energy(_Strict):
+    """Energy of an image, of the GPU's board only, without what it takes while it waits.
+
+    Attributes:
+        mj_per_image: Millijoules; ``None`` where it is not known.
+        repeats: Of each loop of at least ten seconds.
+        idle_watts: While it waited, the model loaded.
+        unknown: Why it is not known; empty where it is.
+    """
+
+    mj_per_image: float | None = None
+    repeats: list[float] = Field(default_factory=list)
+    idle_watts: float | None = None
+    unknown: str = ""
+
+
+class AfterIdle(_Strict):
+    """The first pass after a rest, when clocks have been lowered and caches taken.
+
+    Attributes:
+        seconds: Of each rest.
+        milliseconds: Of each first pass, by the host's clock.
+    """
+
+    seconds: float
+    milliseconds: list[float]
+
+
 class Reason(_Strict):
     """Why a measurement is not plainly valid.
 
@@ -349,6 +410,9 @@ class TimingRecord(_Strict):
         cpu: Time of all threads of this process, per pass.
         enqueue: Until the host had handed over everything; ``None`` on a CPU.
         throughput: Images per second: ``batch × passes / sum of passes``, by the protocol's clock.
+        stages: What the parts of a pass take; ``None`` where that was not asked for.
+        energy: Of an image; ``None`` where that was not asked for.
+        after_idle: First passes after a rest; ``None`` where that was not asked for.
         output_sha256: Of the maps of the first images, rounded to four digits.
         exactness: How its results differ from those of the plain module on test images; ``None`` for that module
             itself, and where the images are not at hand.
@@ -371,8 +435,16 @@ class TimingRecord(_Strict):
     enqueue: Distribution | None = None
     throughput: float
     line: Line | None = None
+    stages: Stages | None = None
     memory: Memory
+    energy: Energy | None = None
+    after_idle: AfterIdle | None = None
     output_sha256: str
     exactness: Parity | None = None
     verdict: Verdict
     samples: str
+
+    @property
+    def energy_mj_per_image(self) -> float | None:
+        """Millijoules of the GPU's board; ``None`` where they are not known."""
+        return None if self.energy is None else self.energy.mj_per_image

@@ -15,6 +15,9 @@ MIN_PROCESSES = 3
 """With fewer a row is preliminary."""
 SAME = 0.01
 """Rows whose ratio is within so much of 1 are as fast as each other."""
+TO_DEVICE = "transfer to device"
+"""What records call that part of a pass."""
+LAUNCH_BOUND = 0.8
 _CONFIDENCE = 0.95
 _PRODUCT = (0.5, 16.0)
 _BATCHES = (1, 16)
@@ -153,6 +156,36 @@ class TimingRow:
         return None if None in bounds else max(bounds)
 
     @property
+    def stages(self) -> dict[str, Estimate]:
+        """Milliseconds of the parts of a pass, in their order: mean of the processes' medians; empty if not timed."""
+        medians: dict[str, list[float]] = {}
+        for record in self.records:
+            for stage in record.stages.parts if record.stages is not None else ():
+                medians.setdefault(stage.name, []).append(stage.p50)
+        return {name: with_interval(values) for name, values in medians.items()}
+
+    def stage_tail(self, name: str) -> float | None:
+        """The largest of the processes' 99th percentiles of a part; ``None`` if one of them has too few passes."""
+        staged = [record.stages for record in self.records if record.stages is not None]
+        tails = [stage.p99 for stages in staged for stage in stages.parts if stage.name == name]
+        return max((tail for tail in tails if tail is not None), default=None) if None not in tails else None
+
+    @property
+    def energy(self) -> Estimate | None:
+        """Millijoules of the GPU's board per image, mean over processes; ``None`` if not all know theirs."""
+        known = [value for record in self.records if (value := record.energy_mj_per_image) is not None]
+        return with_interval(known) if len(known) == len(self.records) else None
+
+    @property
+    def after_idle(self) -> dict[float, list[float]]:
+        """Milliseconds of the first passes after a rest, of all processes, by the seconds of rest."""
+        passes: dict[float, list[float]] = {}
+        for record in self.records:
+            if record.after_idle is not None:
+                passes.setdefault(record.after_idle.seconds, []).extend(record.after_idle.milliseconds)
+        return passes
+
+    @property
     def reserved_bytes(self) -> float | None:
         """Peak memory on the device, mean over processes; ``None`` if not all know theirs."""
         peaks = [record.memory.reserved_bytes for record in self.records]
@@ -191,6 +224,60 @@ class Comparison:
     low: float | None
     high: float | None
     word: Literal["faster", "slower", "same", "indistinguishable"]
+
+
+@dataclass(frozen=True)
+class HostShare:
+    """What the host adds to what the device takes, by a row of requests and one of the device alone.
+
+    Attributes:
+        request: One pass at a time, from host memory.
+        device: Replays of the same passes as a CUDA graph, without transfers.
+    """
+
+    request: TimingRow
+    device: TimingRow
+
+    @property
+    def wall_ms(self) -> float:
+        """A request by the host's clock: mean of the processes' medians, likewise the others."""
+        return fmean(record.wall.p50 for record in self.request.records)
+
+    @property
+    def device_ms(self) -> float:
+        """By events around the replay."""
+        return self.device.median.value
+
+    @property
+    def transfer_ms(self) -> float | None:
+        """Of the images to the device; ``None`` where the parts of a pass were not timed."""
+        stage = self.request.stages.get(TO_DEVICE)
+        return None if stage is None else stage.value
+
+    @property
+    def overhead_ms(self) -> float | None:
+        """What a request takes beyond device and transfer; ``None`` without the latter."""
+        return None if self.transfer_ms is None else self.wall_ms - self.device_ms - self.transfer_ms
+
+    @property
+    def enqueue_ms(self) -> float | None:
+        """Until the host had handed everything over; ``None`` where a process does not know it."""
+        known = [record.enqueue.p50 for record in self.request.records if record.enqueue is not None]
+        return fmean(known) if len(known) == len(self.request.records) else None
+
+    @property
+    def launch_bound(self) -> bool | None:
+        """Whether handing over takes over 80 % of what the device takes (as NVIDIA's trtexec has it)."""
+        return None if self.enqueue_ms is None else self.enqueue_ms > LAUNCH_BOUND * self.device_ms
+
+
+def host_shares(rows: Iterable[TimingRow]) -> list[HostShare]:
+    """Every row of requests on a GPU of which there is one of the device alone, that else was run alike."""
+    modes: dict[str, dict[str, TimingRow]] = {}
+    for row in rows:
+        alike = _row_key(row.newest, mode="", region="", pinned=False, non_blocking=False)
+        modes.setdefault(alike, {})[row.setting.mode] = row
+    return [HostShare(own["request"], own["device"]) for own in modes.values() if {"request", "device"} <= own.keys()]
 
 
 def make_rows(records: Iterable[TimingRecord]) -> TimingRows:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,8 @@ PRECISIONS: dict[Backend, tuple[ArtefactPrecision, ...]] = {
 }
 """What each backend computes in; ONNX Runtime has no convolutions in bfloat16 on a CPU."""
 _WARM_UP_PASSES = 3
+_ENGINE = "_run_on_acc"
+"""How Torch-TensorRT calls the parts of a module that TensorRT runs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,18 +54,17 @@ def make_runner(backend: Backend, module: nn.Module, images: Tensor, precision: 
     Raises:
         UsageError: The backend does not exist here, or cannot compute in the precision.
     """
-    makers: dict[Backend, Callable[[], Runner]] = {
-        "eager": lambda: Runner(module),
-        "compile": lambda: Runner(_compiled(module, images)),
-        "cudagraph": lambda: Runner(_captured(module, images)),
-        "onnxruntime": lambda: Runner(onnx_runner(onnx_session(onnx_bytes(module, images), threads))),
-        "openvino": lambda: _openvino(module, images, precision, threads),
-    }
-    if backend not in makers:
-        raise UsageError(f"the backend {backend!r} is not supported here\n  Allowed: {', '.join(makers)}")
     check_backend(backend, (precision,))
     if backend in ("onnxruntime", "openvino") and images.device.type != "cpu":
         raise UsageError(f"the backend {backend!r} runs on a CPU: pass --device cpu")
+    makers: dict[Backend, Callable[[], Runner]] = {
+        "eager": lambda: Runner(module),
+        "compile": lambda: Runner(_compiled(module, images)),
+        "cudagraph": lambda: Runner(Captured(module, images)),
+        "onnxruntime": lambda: Runner(onnx_runner(onnx_session(onnx_bytes(module, images), threads))),
+        "openvino": lambda: _openvino(module, images, precision, threads),
+        "tensorrt": lambda: Runner(_tensorrt(module, images)),
+    }
     return makers[backend]()
 
 
@@ -100,31 +102,65 @@ def _openvino(module: nn.Module, images: Tensor, precision: Precision, threads: 
     return Runner(run, frozenset({"bfloat16" if precision == "bf16" else "float32"}))
 
 
+def _tensorrt(module: nn.Module, images: Tensor) -> Run:
+    """TensorRT's engines of what it takes of a module; PyTorch goes on running the rest, such as a search."""
+    if find_spec("torch_tensorrt") is None:
+        raise UsageError("Torch-TensorRT is not installed\n  Install torch-tensorrt of the release of PyTorch here.")
+    if images.device.type != "cuda":
+        raise UsageError("the backend 'tensorrt' needs a GPU")
+    import torch_tensorrt
+
+    # The networks stay in the precision that they were cast to, and float32 is not rounded to TF32.
+    compiled = torch_tensorrt.compile(module, ir="dynamo", inputs=[images], use_explicit_typing=True, disable_tf32=True)
+    if not any(name.startswith(_ENGINE) for name, _ in compiled.named_children()):
+        raise UsageError("TensorRT takes no part of this detector: a row would be PyTorch's\n  Pass --backend compile.")
+    run: Run = compiled
+    run(images)
+    return run
+
+
 def _compiled(module: nn.Module, images: Tensor) -> Run:
     run: Run = torch.compile(module)
     run(images)
     return run
 
 
-def _captured(module: nn.Module, images: Tensor) -> Run:
-    """Capture one pass as a CUDA graph; images are copied into its input, which is part of a pass."""
-    if images.device.type != "cuda":
-        raise UsageError("the backend 'cudagraph' needs a GPU")
-    held = images.clone()
-    stream = torch.cuda.Stream(images.device)
-    stream.wait_stream(torch.cuda.current_stream(images.device))
-    with torch.cuda.stream(stream):  # libraries choose their kernels and reserve memory before the capture
-        for _ in range(_WARM_UP_PASSES):
-            module(held)
-    torch.cuda.current_stream(images.device).wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        outputs = module(held)
+class Captured:
+    """One pass captured as a CUDA graph; images are copied into its input, which is part of a call.
 
-    def run(batch: Tensor) -> tuple[Tensor, Tensor]:
-        held.copy_(batch, non_blocking=True)
-        graph.replay()
-        maps, scores = outputs
+    Args:
+        run: The detector.
+        images: A batch of the shape and type that will be passed, on the device.
+
+    Raises:
+        UsageError: There is no GPU.
+    """
+
+    def __init__(self, run: Run, images: Tensor) -> None:
+        if images.device.type != "cuda":
+            raise UsageError("a CUDA graph needs a GPU")
+        self._held = images.clone()
+        stream = torch.cuda.Stream(images.device)
+        stream.wait_stream(torch.cuda.current_stream(images.device))
+        with torch.cuda.stream(stream):  # libraries choose their kernels and reserve memory before the capture
+            for _ in range(_WARM_UP_PASSES):
+                run(self._held)
+        torch.cuda.current_stream(images.device).wait_stream(stream)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self._outputs = run(self._held)
+
+    def load(self, images: Tensor) -> None:
+        """Copy images into the input."""
+        self._held.copy_(images, non_blocking=True)
+
+    def replay(self) -> tuple[Tensor, Tensor]:
+        """Do the pass once more; the tensors returned are the same ones each time."""
+        self._graph.replay()
+        maps, scores = self._outputs
         return maps, scores
 
-    return run
+    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Maps and scores of images."""
+        self.load(images)
+        return self.replay()

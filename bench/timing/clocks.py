@@ -7,6 +7,8 @@ from typing import Any, Literal, Protocol
 
 import torch
 
+from results.timing_record import Mode
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -59,6 +61,29 @@ class HostClock:
         return Reading((end - start) / 1e6, (self._cpu() - cpu) / 1e6)
 
 
+class StreamClock:
+    """From the end of one call to the end of the next, for passes that overlap: together they are all of the time.
+
+    Args:
+        now: As of :class:`HostClock`.
+        cpu: Likewise.
+    """
+
+    name: Literal["host"] = "host"
+
+    def __init__(
+        self, now: Callable[[], int] = time.perf_counter_ns, cpu: Callable[[], int] = time.process_time_ns
+    ) -> None:
+        self._now, self._cpu = now, cpu
+        self._last = now(), cpu()
+
+    def time(self, run: Callable[[], object]) -> Reading:
+        """Run a pass and say how long ago the call before ended."""
+        run()
+        (start, cpu), self._last = self._last, (self._now(), self._cpu())
+        return Reading((self._last[0] - start) / 1e6, (self._last[1] - cpu) / 1e6)
+
+
 class CudaClock:
     """Events in the current stream of a GPU beside the host's clock; the host waits for the end of every pass.
 
@@ -104,6 +129,8 @@ class CudaClock:
         )
 
 
-def make_clock(device: torch.device) -> Clock:
+def make_clock(device: torch.device, mode: Mode = "request") -> Clock:
     """The clock that can time work on a device."""
+    if mode == "stream":
+        return StreamClock()
     return CudaClock(device) if device.type == "cuda" else HostClock()

@@ -44,7 +44,7 @@ def compare_setup(comparison: Comparison) -> Parity:
         return said
     cache, record = Cache(default_cache_directory()), load_record(model / RECORD_FILE)
     scenario = scenario_of(record, comparison.data_root, cache)
-    protocol = timing_protocol(setup.protocol).on(setup.device)
+    protocol = timing_protocol(setup.protocol).on(setup.device).in_mode(setup.mode, setup.device)
     size = read_description(model).input_size
     test = decode_images([image.path for image in scenario.test], size, cache, bits=bit_depth(scenario))
     plain = _read(comparison.plain)

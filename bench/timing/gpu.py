@@ -124,6 +124,17 @@ def watch_gpu(device: torch.device) -> Iterator[GpuWatch]:
             process.terminate()
 
 
+def energy_counter(device: torch.device) -> Callable[[], float] | str:
+    """What reads the millijoules that a GPU's board has taken since its driver was loaded; or why nothing does."""
+    try:
+        nvml = _nvml()
+        handle = _handle(nvml, str(getattr(torch.cuda.get_device_properties(device), "uuid", "")), device)
+        nvml.nvmlDeviceGetTotalEnergyConsumption(handle)
+    except Exception as error:  # NVML raises errors of its own, or is missing
+        return f"no counter of energy: {error}"
+    return lambda: float(nvml.nvmlDeviceGetTotalEnergyConsumption(handle))
+
+
 def summarise(samples: Sequence[GpuSample]) -> GpuState:
     """What the samples say together; clocks that never changed are called locked."""
     clocks = [sample.sm_mhz for sample in samples]

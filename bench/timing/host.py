@@ -21,6 +21,7 @@ from results.timing_record import Gpu, HostState, Machine
 
 _INSTRUCTIONS = ("avx2", "avx512", "amx", "asimd", "sve")
 _CONTROL_GROUP = Path("/sys/fs/cgroup/cpu.stat")
+_CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 _MACHINE_ID = Path("/etc/machine-id")
 _SALT = b"anomaly-bench timing"
 
@@ -68,34 +69,66 @@ class HostWatch:
 @contextmanager
 def watch_host() -> Iterator[HostWatch]:
     """Watch how busy the host is, and keep Python's garbage collector from running meanwhile."""
-    watch, cores = HostWatch(), usable_cores()
+    watch = HostWatch()
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     collected = gc.isenabled()
     gc.collect()
     gc.disable()
-    start, own, all_cpus, throttled = time.perf_counter(), time.process_time(), psutil.cpu_times(), _throttled()
+    start, own, before, throttled = time.perf_counter(), time.process_time(), _cpu_times(), _throttled()
     try:
         yield watch
     finally:
         seconds, own_seconds = time.perf_counter() - start, time.process_time() - own
-        now, throttled_now = psutil.cpu_times(), _throttled()
+        now, throttled_now = _cpu_times(), _throttled()
         enabled = gc.isenabled()
         if collected:
             gc.enable()
-    available = seconds * (psutil.cpu_count() or cores)
-    stolen = getattr(now, "steal", None)
-    busy = _busy(now) - _busy(all_cpus)
+    available = seconds * len(now)
+    elsewhere = sum(map(_busy, now)) - sum(map(_busy, before)) - own_seconds
     watch.state = HostState(
         load=load,
-        steal=None if stolen is None else max(0.0, stolen - all_cpus.steal) / available,
+        steal=max(0.0, _stolen(now) - _stolen(before)) / available if hasattr(now[0], "steal") else None,
         throttled_seconds=None if throttled is None or throttled_now is None else throttled_now - throttled,
-        busy_elsewhere=max(0.0, busy - own_seconds) / available,
+        busy_elsewhere=share_taken(elsewhere, available, seconds * min(len(now), _limit() or len(now))),
         garbage_collector=enabled,
     )
 
 
+def share_taken(elsewhere: float, available: float, usable: float) -> float:
+    """Share of the time that a process may use which others have taken.
+
+    Args:
+        elsewhere: Seconds that others have used of the CPUs that the process may run on.
+        available: Seconds of all of these CPUs.
+        usable: Seconds that its control group may use of them, at most ``available``. What others use beside these
+            takes nothing away.
+    """
+    left = available - max(0.0, elsewhere)
+    return max(0.0, usable - left) / usable
+
+
+def _cpu_times() -> list[Any]:
+    """Times of each CPU that this process may run on; of every one where they cannot be told apart."""
+    every = psutil.cpu_times(percpu=True)
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(len(every))
+    return [every[number] for number in sorted(allowed) if number < len(every)] or every
+
+
+def _stolen(times: list[Any]) -> float:
+    return float(sum(one.steal for one in times))
+
+
+def _limit() -> float | None:
+    """How many CPUs this control group may keep busy at once; ``None`` without such a limit."""
+    try:
+        quota, period = _CPU_LIMIT.read_text().split()
+        return int(quota) / int(period)
+    except (OSError, ValueError, ZeroDivisionError):  # "max" is no limit
+        return None
+
+
 def _busy(times: Any) -> float:
-    """Seconds in which any CPU of the host did something; a guest's are among the user's."""
+    """Seconds in which a CPU did something; a guest's are among the user's."""
     idle = times.idle + getattr(times, "iowait", 0.0) + getattr(times, "steal", 0.0)
     guests = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)
     return float(sum(times) - idle - guests)

@@ -53,6 +53,7 @@ def inspect(inspection: Inspection) -> Subject:
         memory_bank=costs.memory_bank,
         parameters=costs.parameters,
         flops=costs.flops,
+        flops_3x3=costs.flops_3x3,
         search_flops=costs.search_flops,
     )
 

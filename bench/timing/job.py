@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict
 
 from results.parity import Parity
 from results.record import ArtefactPrecision
-from results.timing_record import Backend, Mode, ProtocolName, Subject
+from results.timing_record import Backend, Cache, Mode, ProtocolName, Subject
 
 SESSION_FORMAT = "%Y%m%dT%H%M%SZ"
 """Of a session's name: the time, in UTC, when its command began."""
@@ -28,6 +28,7 @@ class Setup(_Strict):
         fused: Run the method's fused form.
         device: ``cpu`` or ``cuda:N``.
         threads: CPU threads.
+        cache: Whether the last cache is flushed before each pass.
     """
 
     protocol: ProtocolName
@@ -38,6 +39,7 @@ class Setup(_Strict):
     fused: bool = False
     device: str
     threads: int
+    cache: Cache = "warm"
 
     @property
     def plain(self) -> bool:
@@ -59,6 +61,20 @@ class Trigger(_Strict):
     jitter: float = 0.0
 
 
+class Extras(_Strict):
+    """What is measured after the passes, as it costs time of its own.
+
+    Attributes:
+        stages: What the parts of a pass take.
+        energy: What an image takes.
+        after_idle: Seconds of rest, after which a first pass is timed; ``None`` for no such passes.
+    """
+
+    stages: bool = False
+    energy: bool = False
+    after_idle: float | None = None
+
+
 class Job(_Strict):
     """One process of one row.
 
@@ -70,6 +86,7 @@ class Job(_Strict):
         line: Of a production line; ``None`` for the other modes.
         exactness: What the comparison with the plain module has found; ``None`` where there was none.
         not_compared: Why there was none; empty for the plain module itself.
+        extras: What is measured besides.
         time_budget: Seconds of passes at most; ``None`` for no limit.
         process: Index of this process among those of its row.
         processes: How many there are to be.
@@ -86,6 +103,7 @@ class Job(_Strict):
     line: Trigger | None = None
     exactness: Parity | None = None
     not_compared: str = ""
+    extras: Extras = Extras()
     time_budget: float | None
     process: int
     processes: int

@@ -8,7 +8,11 @@ import numpy as np
 
 from bench.timing.clocks import Clock, Reading
 from bench.timing.sampling import SamplingRules, StopReason
+from results.timing_record import AfterIdle
 from results.timing_store import Samples
+
+RESTS = 5
+"""After which a first pass is timed."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,12 @@ class Measurement:
 
 
 def measure(
-    run: Callable[[], object], clock: Clock, rules: SamplingRules, now: Callable[[], float] = time.perf_counter
+    run: Callable[[], object],
+    clock: Clock,
+    rules: SamplingRules,
+    now: Callable[[], float] = time.perf_counter,
+    *,
+    before: Callable[[], object] | None = None,
 ) -> Measurement:
     """Warm up, then time passes until the rules are content.
 
@@ -51,14 +60,39 @@ def measure(
         clock: What times one.
         rules: When the warm-up ends, and when the samples do.
         now: Seconds, monotonic.
+        before: What is done before each pass and is no part of it.
     """
-    start, walls = now(), [clock.time(run).wall]
+
+    def time_one() -> Reading:
+        if before is not None:
+            before()
+        return clock.time(run)
+
+    start, walls = now(), [time_one().wall]
     while not rules.is_warm(walls, now() - start):
-        walls.append(clock.time(run).wall)
+        walls.append(time_one().wall)
     warm_up, warm_up_seconds = len(walls), now() - start
-    start, readings = now(), [clock.time(run)]
+    start, readings = now(), [time_one()]
     walls = [readings[0].wall]
     while (reason := rules.stops(walls, now() - start)) is None:
-        readings.append(clock.time(run))
+        readings.append(time_one())
         walls.append(readings[-1].wall)
     return Measurement(tuple(readings), warm_up, warm_up_seconds, now() - start, reason)
+
+
+def time_after_idle(
+    run: Callable[[], object], clock: Clock, seconds: float, sleep: Callable[[float], object] = time.sleep
+) -> AfterIdle:
+    """Time the first pass after a rest, several times.
+
+    Args:
+        run: Does the next pass.
+        clock: What times one.
+        seconds: Of each rest.
+        sleep: Rest for so many seconds.
+    """
+    milliseconds = []
+    for _ in range(RESTS):
+        sleep(seconds)
+        milliseconds.append(clock.time(run).wall)
+    return AfterIdle(seconds=seconds, milliseconds=milliseconds)

@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from bench.errors import unknown_name
-from bench.timing.passes import Region
+from bench.timing.passes import STREAM_DEPTH, Region
 from results.record import Precision
 from results.timing_record import Mode, ProtocolName
 
@@ -60,6 +60,18 @@ class TimingProtocol:
             non_blocking=False,
         )
 
+    def in_mode(self, mode: Mode, device: str) -> "TimingProtocol":
+        """The protocol with passes that overlap (``stream``) or that begin on the device (``device``).
+
+        Overlapping passes are counted, and how long one takes is not what is to be known.
+        """
+        if mode == "stream":
+            pinned = device != "cpu"
+            return dataclasses.replace(self, mode=mode, adaptive=False, pinned=pinned, non_blocking=pinned)
+        if mode == "device":
+            return dataclasses.replace(self, mode=mode, region="on device", pinned=False, non_blocking=False)
+        return dataclasses.replace(self, mode=mode)
+
 
 PROTOCOLS = {
     protocol.name: protocol
@@ -87,12 +99,14 @@ def timing_protocol(name: str) -> TimingProtocol:
     raise unknown_name("timing protocol", name, PROTOCOLS)
 
 
-def describe_region(region: Region, device: str) -> str:
+def describe_region(region: Region, device: str, mode: Mode = "request") -> str:
     """What is timed, in words."""
     if device == "cpu":
-        return "from images in memory to maps and scores in memory, no transfer"
-    return {
+        words = "from images in memory to maps and scores in memory, no transfer"
+        return f"{words}, back to back" if mode == "stream" else words
+    words = {
         "host to device": "from images in host memory to maps and scores on the device",
         "host to host": "from images in host memory to maps and scores in host memory",
-        "on device": "from images on the device to maps and scores on it",
+        "on device": "replay of a CUDA graph, from images on the device to maps and scores on it",
     }[region]
+    return f"{words}, {STREAM_DEPTH} passes under way at once" if mode == "stream" else words

@@ -17,10 +17,11 @@ from pathlib import Path
 
 from bench.errors import DataError
 from bench.models import ModelDescription, kept_models, read_description
-from bench.timing.job import SESSION_FORMAT, Comparison, Inspection, Job, Setup, Trigger
+from bench.timing.job import SESSION_FORMAT, Comparison, Extras, Inspection, Job, Setup, Trigger
 from results.parity import Parity
 from results.timing_record import Subject, TimingRecord
 
+NO_EXTRAS = Extras()
 _LAST_LINES = 12
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -57,8 +58,9 @@ class Row:
         """Method and setup, for display."""
         setup = self.setup
         parts = [self.model.description.method, setup.protocol, setup.mode, f"batch {setup.batch}", setup.precision]
-        more = [setup.backend] if setup.backend != "eager" else []
-        return " · ".join([*parts, *more, *(["fused"] if setup.fused else [])])
+        parts += [setup.backend] if setup.backend != "eager" else []
+        parts += ["fused"] if setup.fused else []
+        return " · ".join([*parts, *(["cold cache"] if setup.cache == "cold" else [])])
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,14 @@ def models_of_run(root: Path) -> list[KeptModel]:
 
 
 def time_rows(
-    rows: Sequence[Row], *, processes: int, time_budget: float | None, data_root: Path, out: Path, command: str
+    rows: Sequence[Row],
+    *,
+    processes: int,
+    time_budget: float | None,
+    data_root: Path,
+    out: Path,
+    command: str,
+    extras: Extras = NO_EXTRAS,
 ) -> Generator[Event]:
     """Time rows and yield what happens to each process.
 
@@ -129,6 +138,7 @@ def time_rows(
         data_root: Folder of the collections, whose test images show how exact a row is.
         out: Folder of the records.
         command: What the records say has made them.
+        extras: What is measured besides.
     """
     session = datetime.now(UTC).strftime(SESSION_FORMAT)
     draw = random.Random(session)
@@ -152,6 +162,7 @@ def time_rows(
                     line=one.row.line,
                     exactness=one.compared if isinstance(one.compared, Parity) else None,
                     not_compared=one.compared.reason if isinstance(one.compared, _Failed) else "",
+                    extras=extras,
                     time_budget=None if time_budget is None else time_budget / processes,
                     process=process,
                     processes=processes,

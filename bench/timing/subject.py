@@ -1,20 +1,21 @@
 """A fitted detector made ready to be timed: restored, cast, compiled, with its images."""
 
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bench.artefacts.exporting import artefact_name
 from bench.artefacts.running import Artefact, open_artefact
 from bench.errors import DataError, UsageError
 from bench.models import load_detector, read_description
-from bench.timing.backends import Runner, casts_itself, make_runner, quantised_runner
+from bench.timing.backends import Captured, Runner, casts_itself, make_runner, quantised_runner
 from bench.timing.inspection import SEED
 from bench.timing.job import Setup
-from bench.timing.passes import Passes
+from bench.timing.passes import Passes, ReplayedPasses, StreamedPasses
 from bench.timing.protocols import TimingProtocol, describe_region
 from bench.timing.workload import make_batches
 from methods.common.precision import check_precision, set_precision
@@ -81,9 +82,13 @@ def prepare(model: Path, setup: Setup, protocol: TimingProtocol) -> ReadyDetecto
         runner = quantised_runner(quantised_artefact(model, setup))
     else:
         runner = make_runner(setup.backend, module, batches[0].to(device), setup.precision, setup.threads)
-    compile_ms = _milliseconds_since(start, device) if setup.backend != "eager" else 0.0
-    passes = Passes(runner.run, batches, device, protocol.region, non_blocking=protocol.non_blocking)
+    if setup.mode == "device":
+        run = runner.run
+        runner = replace(runner, run=run if isinstance(run, Captured) else Captured(run, batches[0].to(device)))
+    compile_ms = _milliseconds_since(start, device) if setup.backend != "eager" or setup.mode == "device" else 0.0
+    passes = _make_passes(runner, batches, device, protocol)
     start = time.perf_counter()
+    passes.load()
     passes()
     cold_start_ms = _milliseconds_since(start, device)
     return ReadyDetector(
@@ -112,6 +117,14 @@ def quantised_artefact(model: Path, setup: Setup) -> Artefact:
     return artefact
 
 
+def _make_passes(runner: Runner, batches: Sequence[Tensor], device: torch.device, protocol: TimingProtocol) -> Passes:
+    if isinstance(runner.run, Captured) and protocol.mode == "device":
+        return ReplayedPasses(runner.run, batches, device)
+    if protocol.mode == "stream" and device.type == "cuda":
+        return StreamedPasses(runner.run, batches, device)
+    return Passes(runner.run, batches, device, protocol.region, non_blocking=protocol.non_blocking)
+
+
 def _setting(setup: Setup, protocol: TimingProtocol, input_size: tuple[int, int]) -> Setting:
     return Setting(
         protocol=setup.protocol,
@@ -121,14 +134,15 @@ def _setting(setup: Setup, protocol: TimingProtocol, input_size: tuple[int, int]
         precision=setup.precision,
         backend=setup.backend,
         fused=setup.fused,
-        region=describe_region(protocol.region, setup.device),
+        region=describe_region(protocol.region, setup.device, setup.mode),
         input_dtype=protocol.input_dtype,
         tf32=torch.backends.cudnn.allow_tf32,
         cudnn_benchmark=torch.backends.cudnn.benchmark,
         deterministic=torch.are_deterministic_algorithms_enabled(),
         pinned=protocol.pinned,
         non_blocking=protocol.non_blocking,
-        clock="host" if setup.device == "cpu" else "cuda-events",
+        cache=setup.cache,
+        clock="host" if setup.device == "cpu" or setup.mode == "stream" else "cuda-events",
         threads=torch.get_num_threads(),
     )
 

@@ -17,6 +17,7 @@ from results.timing_record import GpuState, HostState, Reason, Setting, Status, 
 
 FLOPS = {"efficientad_s": 75.895e9, "efficientad_m": 235.411e9}
 """Of EfficientAD without padding at 256x256 (Batzner et al., WACV 2024, Table 15 with more digits)."""
+_WINOGRAD = 2.25
 _TOLERANCE = {"fp32": 1e-3, "fp16": 0.1, "bf16": 0.25, "int8": math.inf}
 """Of maps, as a share of the range of the plain float32 module's: more is another result, not rounding.
 
@@ -107,11 +108,18 @@ def synchronised(seen: Observation) -> Reason | None:
 
 
 def possible(seen: Observation) -> Reason | None:
-    """V2: no pass is faster than the chip can compute it."""
+    """V2: no pass is faster than the chip can compute it.
+
+    Libraries may take float32 convolutions of 3x3 by Winograd's F(2x2, 3x3), which multiplies 2.25 times less than is
+    counted (Lavin and Gray, CVPR 2016); products on tensor cores, TF32 among them, are as many as are counted.
+    """
     if seen.peak is None or not seen.subject.flops:
         return None
     rate = seen.peak.tflops(seen.setting.precision, tf32=seen.setting.tf32)
-    floor = seen.setting.batch * seen.subject.flops / (rate * 1e9)
+    flops = float(seen.subject.flops)
+    if seen.setting.precision == "fp32" and not seen.setting.tf32:
+        flops -= seen.subject.flops_3x3 * (1 - 1 / _WINOGRAD)
+    floor = seen.setting.batch * flops / (rate * 1e9)
     median = float(np.median(seen.milliseconds))
     if median < floor:
         return _invalid("V2", f"{median:.4f} ms is less than the {floor:.4f} ms that {rate:g} TFLOP/s need")

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.common.coreset import greedy_coreset
-from methods.common.nearest import nearest_distances, rows
+from methods.common.nearest import NearestSearch, rows
 from methods.common.patch_features import PatchFeatures
 from methods.common.resampling import Resize
 from methods.detector import FitContext, ImageSet, Progress
@@ -41,11 +41,12 @@ class PatchDistances(nn.Module):
         self.neighbours = neighbours
         self.register_buffer("bank", bank)
         self.register_buffer("bank_squares", bank.square().sum(1))
+        self.search = NearestSearch()
         self.upsample = Resize(self.grid, image_size, sigma)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Anomaly maps (B, H, W) and image scores (B,) of images (B, 3, H, W), uint8 0-255 or floating 0-1."""
-        return self.score(nearest_distances(self.patches(images), self.bank, self.bank_squares, self.neighbours))
+        return self.score(self.search(self.patches(images), self.bank, self.bank_squares, self.neighbours))
 
     def patches(self, images: Tensor) -> Tensor:
         """Features of all patches, (B * h * w, dim)."""

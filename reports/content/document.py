@@ -16,14 +16,16 @@ from reports.content.timing_comparison import comparison_tables, ranking_table
 from reports.content.timing_costs import cost_table, efficiency_table, price_table, published_tables
 from reports.content.timing_curves import CurvePlot, batch_tables, curve_plots
 from reports.content.timing_exactness import exactness_table
-from reports.content.timing_tables import device_tables, invalid_table, line_table, processor_table
+from reports.content.timing_stages import StagePlot, stage_plots, stage_table
+from reports.content.timing_starts import start_table
+from reports.content.timing_tables import device_tables, host_table, invalid_table, line_table, processor_table
 from reports.content.timings import NO_TIMINGS, TimingSelection
 from reports.content.trade_off import TradeOffPlot, trade_off_plots
 
 _LOG_LINES = 12
 
 
-Shown = DotPlot | ExampleSheet | DefinitionSpread | LatencyPlot | TradeOffPlot | CurvePlot
+Shown = DotPlot | ExampleSheet | DefinitionSpread | LatencyPlot | TradeOffPlot | CurvePlot | StagePlot
 """What a figure may show."""
 
 
@@ -156,11 +158,15 @@ def timing_sections(timings: TimingSelection, selection: Selection = NO_RESULTS)
             **{f"{number}-efficiency-{name}": efficiency_table(timings, device, name) for name in protocols},
             f"{number}-exactness": exactness_table(timings, device),
             **{f"{number}-batch-{end}": table for end, table in batch_tables(timings, device).items()},
+            f"{number}-host": host_table(timings, device),
+            f"{number}-start": start_table(timings, device),
+            f"{number}-stages": stage_table(timings, device),
             **{f"{number}-compared-{end}": table for end, table in comparison_tables(timings, device).items()},
         }
         shown: dict[str, Shown] = {
             **trade_off_plots(selection, timings, device),
             **curve_plots(timings, device),
+            **stage_plots(timings, device),
         }
         tables = {f"tables/timing-{stem}": table for stem, table in own.items() if table is not None}
         pictures = _shown({f"timing-{number}-{end}": plot for end, plot in shown.items()})

@@ -63,7 +63,9 @@ def latency_plots(timings: TimingSelection) -> dict[str, LatencyPlot]:
             own = [row for row in single if (row.setting.protocol, row.setting.mode) == (protocol, mode)]
             words = f"protocol {protocol}" + ("" if mode == "request" else f", {mode}")
             stem = f"timing-latency-{kind}-{protocol}" + ("" if mode == "request" else f"-{mode}")
-            plots[stem] = _plot(timings, f"Latency in ms per image, {words}", own, beside=kind == "gpu")
+            plots[stem] = _plot(
+                timings, f"Latency in ms per image, {words}", own, beside=(kind, mode) == ("gpu", "request")
+            )
     return plots
 
 

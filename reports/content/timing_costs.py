@@ -20,6 +20,8 @@ _THROUGHPUT_BATCH = 16
 _PARAMETERS, _FLOPS = "Parameters, M", "GFLOP"
 _MEMORY = "Memory, MB"
 _LATENCY, _THROUGHPUT = "Latency, ms", "Throughput, images/s"
+_MJ_PER_IMAGE_AND_KWH_PER_MILLION = 3600.0
+"""Millijoules per image that are a kilowatt-hour per million images."""
 _COUNTED = (
     "Parameters: of the networks, + values in a memory bank. GFLOP: per image, two per multiplication with addition, "
     "by PyTorch's profiler, + those of the search in the memory bank; resizing counts nothing."
@@ -85,16 +87,19 @@ def efficiency_table(timings: TimingSelection, device: Device, protocol: str) ->
 
 
 def price_table(timings: TimingSelection, rows: Sequence[TimingRow]) -> Table | None:
-    """What a million images cost on the devices with a price, of some rows; ``None`` if no device has one."""
+    """What a million images cost, of some rows: money with a price of the device, energy where that was measured.
+
+    ``None`` if there is neither.
+    """
     best: dict[tuple[str, Device], TimingRow] = {}
     for row in rows:
         place = (row.identity, row.device)
-        if row.setting.mode != "line" and price_of(row.device.name, timings.prices) is not None:
+        known = row.energy is not None or price_of(row.device.name, timings.prices) is not None
+        if row.setting.mode not in ("line", "device") and known:
             best[place] = max(best.get(place, row), row, key=lambda row: row.throughput.value)
     settings, marks, body = setting_texts(list(best.values())), Marks(), []
     for row in sorted(best.values(), key=lambda row: (row.device, row.subject.title.casefold())):
         price = price_of(row.device.name, timings.prices)
-        assert price is not None
         body.append(
             (
                 row_label(row, marks),
@@ -102,17 +107,21 @@ def price_table(timings: TimingSelection, rows: Sequence[TimingRow]) -> Table | 
                 Field(settings[row.identity]),
                 Field(str(row.setting.batch)),
                 Field(estimate_text(row.throughput), reason_marks(row, marks)),
-                Field(_money(price)),
-                Field(milliseconds(price.per_million(row.throughput.value))),
+                Field(_money(price) if price else UNDEFINED),
+                Field(milliseconds(price.per_million(row.throughput.value) if price else None)),
+                Field(estimate_text(row.energy) if row.energy else UNDEFINED),
+                Field(milliseconds(row.energy.value / _MJ_PER_IMAGE_AND_KWH_PER_MILLION if row.energy else None)),
             )
         )
-    numbers = ("Batch", "images/s", "Per hour", "Per million images")
+    numbers = ("Batch", "images/s", "Per hour", "Per million images", "mJ per image", "kWh per million images")
     columns = (
         *(Column(title) for title in ("Method", "Where", "Setting")),
         *(Column(title, numeric=True) for title in numbers),
     )
-    note = Note("", "At full load, the batch size of highest throughput, and the user's prices.")
-    return Table("Cost of a million images", columns, tuple(body), (note, *marks.notes())) if body else None
+    text = "At full load, the batch size of highest throughput, and the user's prices."
+    if any(row.energy for row in best.values()):
+        text += " Energy: of the GPU's board only, above what it takes while it waits."
+    return Table("Cost of a million images", columns, tuple(body), (Note("", text), *marks.notes())) if body else None
 
 
 def published_tables(timings: TimingSelection) -> dict[str, Table]:

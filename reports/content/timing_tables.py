@@ -16,7 +16,7 @@ from reports.content.timings import (
     setting_text,
     setting_texts,
 )
-from results.timing_rows import Device, Estimate, TimingRow, compare_rows
+from results.timing_rows import LAUNCH_BOUND, Device, Estimate, TimingRow, compare_rows, host_shares
 
 _THROUGHPUT_BATCH = 16
 
@@ -89,6 +89,42 @@ def _fastest(rows: Sequence[TimingRow], value: Callable[[TimingRow], Estimate], 
     others = [row for row in valid if row is not first]
     comparisons = [(row, compare_rows(row, first)) for row in others]
     return [first, *(row for row, seen in comparisons if seen.low is not None and seen.word != "slower")]
+
+
+def host_table(timings: TimingSelection, device: Device) -> Table | None:
+    """What the host adds to what a GPU takes; ``None`` where no row was timed both as requests and without the host."""
+    shares = host_shares([row for row in timings.gpus if row.device == device])
+    settings, marks, body = setting_texts([share.request for share in shares]), Marks(), []
+    for share in sorted(
+        shares, key=lambda share: (share.request.subject.title.casefold(), share.request.setting.batch)
+    ):
+        row, bound = share.request, share.launch_bound
+        values = (share.device_ms, share.transfer_ms, share.overhead_ms, share.enqueue_ms)
+        reasons = dict.fromkeys((*reason_marks(row, marks), *reason_marks(share.device, marks)))
+        body.append(
+            (
+                row_label(row, marks),
+                Field(f"{row.setting.protocol}, {settings[row.identity]}"),
+                Field(str(row.setting.batch)),
+                Field(milliseconds(share.wall_ms), tuple(reasons)),
+                *(Field(milliseconds(value)) for value in values),
+                Field(UNDEFINED if bound is None else "yes" if bound else "no"),
+            )
+        )
+    numbers = ("Batch", "Request, ms", "Device, ms", "Transfer, ms", "Host, ms", "Enqueue, ms")
+    columns = (
+        *(Column("Method"), Column("Setting")),
+        *(Column(title, numeric=True) for title in numbers),
+        Column("Launch-bound"),
+    )
+    note = Note(
+        "",
+        "Means of the processes' medians. Request: by the host's clock. Device: replays of a CUDA graph of the same "
+        "pass. Transfer: of the images, among the parts of a pass. Host: what remains of a request. Enqueue: until the "
+        f"host has handed the pass over; launch-bound if that is over {LAUNCH_BOUND:.0%} of the device's time.",
+    )
+    title = f"{timings.title(device)}: host and device"
+    return Table(title, columns, tuple(body), (note, *marks.notes())) if body else None
 
 
 def processor_table(timings: TimingSelection, device: Device) -> Table | None:

@@ -143,7 +143,8 @@ def setting_text(row: TimingRow) -> str:
     """How a row was run, in short: ``eager, fp16, 256×256``."""
     setting = row.setting
     backend = f"{setting.backend} fused" if setting.fused else setting.backend
-    return f"{backend}, {setting.precision}, {setting.input_size[0]}×{setting.input_size[1]}"
+    cache = ", cold cache" if setting.cache == "cold" else ""
+    return f"{backend}, {setting.precision}, {setting.input_size[0]}×{setting.input_size[1]}{cache}"
 
 
 def setting_texts(rows: Sequence[TimingRow]) -> dict[str, str]:

@@ -74,9 +74,13 @@ def test_run_evaluate_and_load(
 
 @pytest.mark.slow
 def test_time_and_export(
-    here: Path, plugin: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    here: Path,
+    environment: dict[str, str],
+    data_root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(plugin))  # of the processes that time
+    monkeypatch.setenv("PYTHONPATH", environment["PYTHONPATH"])  # of the processes that time
     run("tiny", "parts/nut", data_root=data_root, out="out", keep_models=True)
     quick = {"device": "cpu", "data_root": data_root, "time_budget": 0.2, "processes": 1}
     first = time("out", **quick)

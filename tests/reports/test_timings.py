@@ -15,7 +15,7 @@ from reports.errors import ReportError
 from reports.rendering.figures.draw import draw
 from reports.report import check_report, make_report, write_report
 from results.parity import Parity
-from results.timing_record import Line, Reason, TimingRecord
+from results.timing_record import AfterIdle, Energy, Line, Reason, Stage, Stages, TimingRecord
 from results.timing_rows import Estimate
 from results.timing_store import append_timing
 
@@ -255,12 +255,12 @@ def test_the_ends_of_an_interval_differ_as_far_as_they_do(estimate: Estimate, te
 
 
 def test_rows_that_look_alike_say_what_tells_them_apart(tmp_path: Path) -> None:
-    rows = [make_timing(), make_timing(cache="flushed"), make_timing("patchcore")]
+    rows = [make_timing(), make_timing(cache="cold"), make_timing("patchcore")]
     bank = change(make_timing("patchcore"), subject={"memory_bank": 10**7})
     settings = [row[:2] for row in texts(tables_of([write(tmp_path, *rows, bank)])["timing-paper-latency"])]
     assert settings == [
-        ["EfficientAD-S", "eager, fp16, 256×256, cache flushed"],
-        ["EfficientAD-S", "eager, fp16, 256×256, cache warm"],
+        ["EfficientAD-S", "eager, fp16, 256×256"],
+        ["EfficientAD-S", "eager, fp16, 256×256, cold cache"],
         ["PatchCore", "eager, fp16, 256×256, bank of 10 M values"],
         ["PatchCore", "eager, fp16, 256×256, bank of 3.2 M values"],
     ]
@@ -273,6 +273,38 @@ def test_modes_and_protocols_never_share_a_table(tmp_path: Path) -> None:
     assert latencies == {"timing-paper-latency": 1, "timing-paper-device-latency": 1, "timing-rigorous-latency": 1}
 
 
+def test_host_and_device_stand_side_by_side_where_both_were_timed(tmp_path: Path) -> None:
+    stages = Stages(passes=1000, parts=[Stage(name="transfer to device", p50=0.2, p99=None)])
+    requests = [
+        change(make_timing(method), stages=stages if method == "efficientad_s" else None, enqueue=distribution(enqueue))
+        for method, enqueue in (("efficientad_s", 0.9), ("efficientad_m", 0.7), ("ast", 5.0))
+    ]
+    alone = [
+        change(make_timing(method, mode="device"), event=distribution(1.0).model_dump())
+        for method in ("efficientad_s", "efficientad_m")
+    ]
+    table = tables_of([write(tmp_path, *requests, *alone)])["timing-1-host"]
+    assert [line[3:] for line in texts(table)] == [
+        ["4.54", "1.00", "–", "–", "0.70", "no"],
+        ["2.22", "1.00", "0.20", "1.02", "0.90", "yes"],
+    ]
+    assert "timing-1-host" not in tables_of([write(tmp_path / "cpu", make_timing(gpu=None))])
+
+
+def test_a_cold_start_says_what_precedes_a_pass_and_what_a_rest_costs(tmp_path: Path) -> None:
+    records = [
+        change(record, sampling={"compile_ms": 1200.0}, after_idle=AfterIdle(seconds=30, milliseconds=[4.0, last]))
+        for record, last in zip(three(), (6.0, 5.0, 9.0), strict=True)
+    ]
+    (line,) = texts(tables_of([write(tmp_path, *records)])["timing-1-start"])
+    assert line == [
+        *("EfficientAD-S", "paper, request, eager, fp16, 256×256", "1"),
+        *("300", "1,200", "900", "30 s: 4.50 (9.00)", "2.23"),
+    ]
+    (line,) = texts(tables_of([write(tmp_path / "other", *three())])["timing-1-start"])
+    assert line[6] == "–"
+
+
 def test_what_other_code_has_timed_has_a_dagger(tmp_path: Path) -> None:
     other = change(make_timing("patchcore"), machine={"git_commit": "fedcba987654"})
     table = tables_of([write(tmp_path, make_timing(), make_timing("ast"), other)])["timing-paper-latency"]
@@ -281,14 +313,14 @@ def test_what_other_code_has_timed_has_a_dagger(tmp_path: Path) -> None:
 
 
 def test_bold_is_the_fastest_and_what_is_not_shown_to_be_slower(tmp_path: Path) -> None:
-    noisy = [slower(record, factor) for record, factor in zip(three(cache="flushed"), (0.99, 1.05, 1.0), strict=True)]
+    noisy = [slower(record, factor) for record, factor in zip(three(cache="cold"), (0.99, 1.05, 1.0), strict=True)]
     doubtful = [slower(record, 0.5) for record in three(backend="cudagraph", reasons=(DRIFT,))]
     folder = write(tmp_path, *three(), *noisy, *three(method="efficientad_m"), *doubtful)
     table = tables_of([folder])["timing-paper-latency"]
     bold = [(row[0].text, row[1].text) for row in table.rows if row[2].best]
     assert bold == [
-        ("EfficientAD-S", "eager, fp16, 256×256, cache flushed"),
-        ("EfficientAD-S", "eager, fp16, 256×256, cache warm"),
+        ("EfficientAD-S", "eager, fp16, 256×256"),
+        ("EfficientAD-S", "eager, fp16, 256×256, cold cache"),
     ]
 
 
@@ -310,11 +342,32 @@ def test_rows_of_one_device_are_compared_with_the_fastest(tmp_path: Path) -> Non
 
 def test_a_million_images_cost_what_the_user_says_an_hour_does(tmp_path: Path) -> None:
     records = [change(make_timing(batch=batch), throughput=rate) for batch, rate in ((1, 400.0), (16, 500.0))]
-    folder = write(tmp_path, *records, make_timing(gpu="Tesla V100", number=2))
+    alone = change(make_timing(mode="device"), throughput=9000.0)  # a line has to transfer its images
+    folder = write(tmp_path, *records, alone, make_timing(gpu="Tesla V100", number=2))
     assert not any("prices" in stem for stem in tables_of([folder]))
     tables = tables_of([folder], prices=parse_prices("A6000=1.8 EUR/h"))
-    ((*_, batch, rate, price, cost),) = texts(tables["timing-prices-gpu"])
-    assert (batch, rate, price, cost) == ("16", "500", "1.8 EUR", "1.00")
+    (line,) = texts(tables["timing-prices-gpu"])
+    assert line[3:] == ["16", "500", "1.8 EUR", "1.00", "–", "–"]
+
+
+def test_energy_of_a_million_images_stands_beside_their_cost(tmp_path: Path) -> None:
+    records = [change(record, energy=Energy(mj_per_image=360.0)) for record in three()]
+    folder = write(tmp_path, *records, make_timing(gpu="Tesla V100", number=2))
+    table = tables_of([folder])["timing-prices-gpu"]
+    (line,) = texts(table)
+    assert line[5:] == ["–", "–", "360 [360, 360]", "0.10"]  # 0.36 J * 10^6 = 0.1 kWh
+    assert "board only" in notes(table)
+    priced = texts(tables_of([folder], prices=parse_prices("1.8/h"))["timing-prices-gpu"])
+    assert [line[7] for line in priced] == ["360 [360, 360]", "–"]
+
+
+def test_energy_that_one_process_lacks_is_not_told(tmp_path: Path) -> None:
+    first, *others = three()
+    records = [
+        change(first, energy=Energy(unknown="no counter")),
+        *(change(o, energy=Energy(mj_per_image=1)) for o in others),
+    ]
+    assert "timing-prices-gpu" not in tables_of([write(tmp_path, *records)])
 
 
 @pytest.mark.parametrize("text", ["cheap", "1.2", "0/h", "-1/h", "1.2 EUR", "A6000=/h", "1 €/h"])

@@ -40,7 +40,7 @@ def test_the_interval_is_students() -> None:
         {"backend": "cudagraph"},
         {"input_size": (512, 512)},
         {"protocol": "rigorous"},
-        {"cache": "flushed"},
+        {"cache": "cold"},
     ],
     ids=str,
 )

@@ -1,12 +1,14 @@
 """Whatever runs a detector, it says the same."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
 from bench.artefacts import running
 from bench.errors import UsageError
-from bench.timing.backends import casts_itself, make_runner
+from bench.timing.backends import Captured, casts_itself, make_runner
 from methods.common.precision import CPU_INSTRUCTIONS, cpu_features
 
 needs_onnx = pytest.mark.skipif(
@@ -75,7 +77,7 @@ def test_openvino_casts_by_itself(module: nn.Module, images: torch.Tensor) -> No
 @pytest.mark.parametrize(
     ("backend", "precision", "said"),
     [
-        ("tensorrt", "fp32", "the backend 'tensorrt' is not supported here\n  Allowed: eager, compile"),
+        ("tensorrt", "fp32", "Torch-TensorRT is not installed\n  Install torch-tensorrt|'tensorrt' needs a GPU"),
         ("cudagraph", "fp32", "needs a GPU"),
         ("openvino", "fp16", "openvino does not compute in fp16\\n  Allowed with it: fp32, bf16, int8"),
     ],
@@ -85,3 +87,28 @@ def test_what_cannot_be_is_refused(
 ) -> None:
     with pytest.raises(UsageError, match=said):
         make_runner(backend, module, images, precision, 1)  # type: ignore[arg-type]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.skipif(running.find_spec("torch_tensorrt") is None, reason="torch-tensorrt is not installed")
+def test_tensorrt_computes_what_the_module_does(module: nn.Module, images: torch.Tensor) -> None:
+    gpu = torch.device("cuda", 0)
+    there, batch = copy.deepcopy(module).to(gpu), images.to(gpu)
+    with torch.inference_mode():
+        for found, expected in zip(
+            make_runner("tensorrt", there, batch, "fp32", 1).run(batch), there(batch), strict=True
+        ):
+            torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_captured_pass_is_replayed_over_what_it_was_given(module: nn.Module, images: torch.Tensor) -> None:
+    gpu = torch.device("cuda", 0)
+    there = copy.deepcopy(module).to(gpu)
+    with torch.inference_mode():
+        captured = Captured(there, images.to(gpu))
+        captured.load(images.flip(0).to(gpu))
+        maps, _ = captured.replay()
+        torch.testing.assert_close(maps, there(images.flip(0).to(gpu))[0])

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import pytest
 import torch
 
-from bench.timing.clocks import CudaClock, HostClock, make_clock
+from bench.timing.clocks import CudaClock, HostClock, StreamClock, make_clock
 
 DEVICE = torch.device("cuda", 0)
 
@@ -79,6 +79,33 @@ def test_the_hosts_clock_reads_both_times_around_the_pass() -> None:
     reading = HostClock(lambda: next(ticks), lambda: next(cpu)).time(lambda: done.append(1))
     assert (reading.wall, reading.cpu, reading.event, reading.enqueue) == (3.5, 7.0, None, None)
     assert done == [1]
+
+
+def test_times_of_a_stream_make_up_the_whole() -> None:
+    gpu = FakeGpu()
+    clock = StreamClock(gpu.now, lambda: 2 * gpu.host_ns)
+    ends, under_way = [], []
+
+    def run() -> None:  # two are under way at most: the host waits for the one before the last
+        if len(under_way) == 2:
+            gpu.host_ns = max(gpu.host_ns, under_way.pop(0))
+        gpu.launch(100)
+        under_way.append(gpu.idle_at_ns)
+
+    for _ in range(2):
+        clock.time(run)
+    start = gpu.host_ns
+    for _ in range(50):
+        ends.append(clock.time(run))
+        gpu.host_ns += 3_000  # what the host does between passes costs nothing while the device works
+    assert sum(reading.wall for reading in ends) == pytest.approx((gpu.host_ns - 3_000 - start) / 1e6)
+    assert [reading.wall for reading in ends[5:]] == pytest.approx([0.1] * 45)
+    assert ends[-1].cpu == pytest.approx(0.2)
+    assert ends[-1].event is None
+
+
+def test_a_streams_clock_is_the_hosts() -> None:
+    assert make_clock(torch.device("cpu"), "stream").name == "host"
 
 
 def test_a_cpu_is_timed_by_the_hosts_clock() -> None:

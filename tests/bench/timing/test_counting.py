@@ -37,6 +37,15 @@ def test_searches_and_resizing_are_counted_apart() -> None:
     assert costs.memory_bank == 50 * 6
 
 
+def test_convolutions_of_3x3_are_counted_apart_too() -> None:
+    def conv(side: int) -> nn.Module:
+        return nn.Conv2d(3, 3, side, padding=side // 2, bias=False)
+
+    costs = count_costs(nn.Sequential(conv(3), conv(1), conv(3), conv(5)).eval(), torch.rand(1, 3, 16, 16))
+    assert costs.flops_3x3 == 2 * (2 * 256 * 9 * 9)
+    assert costs.flops == costs.flops_3x3 + 2 * 256 * 9 * (1 + 25)
+
+
 def test_banks_of_modules_within_are_counted() -> None:
     assert memory_bank_values(nn.ModuleList([Bank(), Bank(), nn.Linear(2, 2)])) == 600
 

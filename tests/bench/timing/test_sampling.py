@@ -9,9 +9,10 @@ import pytest
 from bench.errors import UsageError
 from bench.timing import sampling
 from bench.timing.clocks import HostClock
-from bench.timing.measuring import Measurement, measure
-from bench.timing.protocols import PROTOCOLS, timing_protocol
+from bench.timing.measuring import Measurement, measure, time_after_idle
+from bench.timing.protocols import PROTOCOLS, describe_region, timing_protocol
 from bench.timing.sampling import SamplingRules
+from results.timing_record import AfterIdle
 
 
 def run(name: str, pass_ms: Callable[[int], float], time_budget: float | None = None) -> Measurement:
@@ -108,6 +109,34 @@ def test_a_cpu_runs_float32_and_transfers_nothing(name: str) -> None:
     assert (here.precision, here.pinned, here.non_blocking, here.batches) == ("fp32", False, False, (1,))
     assert here.input_dtype != "float16"
     assert timing_protocol(name).on("cuda:0") is timing_protocol(name)
+
+
+def test_a_pass_after_a_rest_is_timed_without_the_rest() -> None:
+    time_ns = [0]
+
+    def rest(seconds: float) -> None:
+        time_ns[0] += round(1e9 * seconds)
+
+    def run() -> None:
+        time_ns[0] += 7_000_000
+
+    clock = HostClock(lambda: time_ns[0], lambda: time_ns[0])
+    assert time_after_idle(run, clock, 30.0, rest) == AfterIdle(seconds=30.0, milliseconds=[7.0] * 5)
+    assert time_ns[0] == 5 * 30_007_000_000
+
+
+def test_a_mode_changes_what_it_is_about() -> None:
+    rigorous = timing_protocol("rigorous")
+    assert rigorous.in_mode("request", "cuda:0") == rigorous
+    stream = rigorous.in_mode("stream", "cuda:0")
+    assert (stream.pinned, stream.non_blocking, stream.adaptive, stream.region) == (True, True, False, "host to device")
+    alone = timing_protocol("paper").in_mode("device", "cuda:0")
+    assert (alone.region, alone.pinned, alone.non_blocking) == ("on device", False, False)
+    here = timing_protocol("paper").on("cpu").in_mode("stream", "cpu")
+    assert (here.pinned, here.non_blocking, here.precision) == (False, False, "fp32")
+    assert "replay" in describe_region("on device", "cuda:0", "device")
+    assert "2 passes under way" in describe_region("host to device", "cuda:0", "stream")
+    assert "back to back" in describe_region("host to device", "cpu", "stream")
 
 
 def test_an_unknown_protocol_is_named_with_those_that_exist() -> None:

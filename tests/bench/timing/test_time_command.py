@@ -162,6 +162,40 @@ def test_what_was_not_quantised_and_what_has_no_fused_form_is_refused(
 
 
 @pytest.mark.slow
+def test_what_is_asked_for_besides_the_passes_is_in_the_record(bench: Command, kept: Path) -> None:
+    once = ("--time-budget", 0.6, "--processes", 1, "--device", "cpu")
+    done = bench("time", "kept", *once, "--stages", "--energy", "--after-idle", 0.01)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (record,) = timings(kept)
+    assert record.stages is not None
+    assert record.stages.passes >= 3
+    assert record.stages.parts[0].name == "preprocessing"
+    assert record.energy is not None
+    assert record.energy_mj_per_image is None
+    assert "CPU" in record.energy.unknown
+    assert record.setting.cache == "warm"
+    assert record.after_idle is not None
+    assert record.after_idle.seconds == 0.01
+    assert len(record.after_idle.milliseconds) == 5
+
+    done = bench("time", "kept", *once, "--cache", "cold")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "cold cache" in done.stdout
+    cold = timings(kept)[1]
+    assert cold.setting.cache == "cold"
+    assert cold.stages is None
+    assert cold.energy is None
+
+    done = bench("time", "kept", *once, "--mode", "stream")
+    assert done.returncode == 0, done.stdout + done.stderr
+    stream = timings(kept)[2]
+    assert (stream.setting.mode, stream.setting.clock) == ("stream", "host")
+    assert stream.setting.region.endswith("back to back")
+    samples = read_samples(kept / "timing" / stream.samples)
+    assert stream.throughput == pytest.approx(1e3 * len(samples.wall_ms) / samples.wall_ms.sum())
+
+
+@pytest.mark.slow
 def test_a_row_that_cannot_be_timed_costs_no_other(bench: Command, data_root: Path, tmp_path: Path) -> None:
     (tmp_path / "faulty.py").write_text(FAULTY)
     (tmp_path / "tiny_detectors.py").write_text(TINY.read_text())
@@ -215,6 +249,21 @@ def test_a_run_times_what_it_has_fitted(
         (["--methods", "tiny", "--line-rate", "10"], "pass --line-rate and --deadline-ms together"),
         (["--methods", "tiny", "--backend", "cudagraph"], "--backend cudagraph needs a GPU"),
         (["--methods", "tiny", "--backend", "openvino", "--precision", "fp16"], "openvino does not compute in fp16"),
+        (
+            ["--methods", "tiny", "--cache", "cold", "--stages"],
+            "--cache cold is about passes that are timed one by one",
+        ),
+        (["--methods", "tiny", "--mode", "device"], "--mode device replays a CUDA graph and needs a GPU"),
+        (["--methods", "tiny", "--mode", "line"], "--mode does not take"),
+        (["--methods", "tiny", "--mode", "stream", "--protocol", "mvtec_ad2"], "is its owners'"),
+        (["--methods", "tiny", "--mode", "stream", "--stages"], "--mode stream goes without --stages"),
+        (
+            ["--methods", "tiny", "--mode", "stream", "--line-rate", "9", "--deadline-ms", "9"],
+            "--line-rate is a mode of its own",
+        ),
+        (["--methods", "tiny", "--after-idle", "0"], "--after-idle does not take"),
+        (["--methods", "tiny", "--cache", "hot"], "--cache does not take"),
+        (["--methods", "tiny", "--backend", "compile", "--stages"], "--stages looks into the module"),
         (["--methods", "tiny", "--batch", "0"], "--batch does not take"),
         (["--methods", "tiny", "--input-size", "1x2x3"], "--input-size does not take"),
         (["--methods", "tiny", "--protocol", "fast"], "--protocol does not take"),

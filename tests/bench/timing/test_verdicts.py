@@ -114,6 +114,24 @@ FAKES = {
         "V2",
         "INVALID",
     ),
+    "float32 faster than the chip with Winograd's convolutions": (
+        replace(
+            CLEAN,
+            setting=setting(precision="fp32"),
+            subject=subject(flops_3x3=75_000_000_000),
+            wall=passes(0.45),
+            event=passes(0.44),
+            precisions=frozenset({"float32"}),
+            reference=MAPS,
+        ),
+        "V2",
+        "INVALID",
+    ),
+    "float16 faster than the chip, whatever its convolutions": (
+        replace(CLEAN, subject=subject(flops_3x3=75_000_000_000), wall=passes(0.07), event=passes(0.065)),
+        "V2",
+        "INVALID",
+    ),
     "batch faster than the chip": (replace(CLEAN, setting=setting(batch=16)), "V2", "INVALID"),
     "throttled for long": (replace(CLEAN, gpu=gpu(throttled={"software power cap": 0.4})), "V3", "INVALID"),
     "throttled at times": (replace(CLEAN, gpu=gpu(throttled={"hardware slowdown": 0.05})), "V3", "SUSPECT"),
@@ -191,6 +209,19 @@ def test_a_gpu_of_no_data_sheet_is_judged_without_it() -> None:
 
 
 @pytest.mark.parametrize(
+    "name",
+    [
+        "NVIDIA GeForce RTX 3080 Ti",
+        "NVIDIA GeForce RTX 3080 Laptop GPU",
+        "NVIDIA GeForce RTX 4090 D",
+        "NVIDIA H100 NVL",
+    ],
+)
+def test_another_gpu_of_the_same_number_is_not_taken_for_it(name: str) -> None:
+    assert gpu_peak(name) is None
+
+
+@pytest.mark.parametrize(
     ("name", "gpu_of_sheet"),
     [
         ("NVIDIA H100 80GB HBM3", "H100"),
@@ -200,6 +231,7 @@ def test_a_gpu_of_no_data_sheet_is_judged_without_it() -> None:
         ("Tesla V100-SXM2-32GB", "V100"),
         ("NVIDIA RTX A6000", "RTX A6000"),
         ("NVIDIA GeForce RTX 2080 Ti", "RTX 2080 Ti"),
+        ("NVIDIA GeForce RTX 3080", "RTX 3080"),
         ("NVIDIA L4", "L4"),
         ("Tesla T4", "T4"),
     ],
@@ -222,6 +254,16 @@ def test_gpus_are_found_by_the_names_drivers_give_them(name: str, gpu_of_sheet: 
         (
             replace(CLEAN, subject=subject(method="efficientad_m", flops=235_410_416_834)),
             "as this EfficientAD-M is counted, whose maps are normalised before they are resized",
+        ),
+        (
+            replace(
+                CLEAN,
+                setting=setting(precision="fp32"),
+                subject=subject(flops_3x3=75_000_000_000),
+                precisions=ON_CPU.precisions,
+                reference=MAPS,
+            ),
+            "Winograd's convolutions multiply less",
         ),
         (
             replace(CLEAN, setting=setting(precision="fp32", tf32=True), precisions=ON_CPU.precisions, reference=MAPS),

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bench.timing.passes import Passes
+from bench.timing.passes import Passes, StreamedPasses
 from bench.timing.workload import IMAGES, make_batches
 
 CPU = torch.device("cpu")
@@ -41,6 +41,28 @@ def test_each_pass_takes_the_next_batch_and_then_the_first_again() -> None:
     assert [torch.equal(images, batches[number % 2]) for number, images in enumerate(seen)] == [True] * 3
     assert passes.output is not None
     assert torch.equal(passes.output[0], batches[0].float().mean(1))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_stream_loses_and_mixes_up_no_images() -> None:
+    gpu = torch.device("cuda", 0)
+    batches = make_batches(16, (64, 64), torch.uint8, pinned=True, seed=0)
+    seen = []
+
+    def run(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        torch.cuda._sleep(1_000_000)  # the device is behind the host
+        means = images.float().mean((1, 2, 3))
+        seen.append(means)
+        return images.float().mean(1), means
+
+    passes = StreamedPasses(run, batches, gpu)
+    for _ in range(12):
+        passes()
+    torch.cuda.synchronize(gpu)
+    for number, means in enumerate(seen):
+        expected = batches[number % len(batches)].float().mean((1, 2, 3))
+        torch.testing.assert_close(means.cpu(), expected)
 
 
 @pytest.mark.gpu
