@@ -1,14 +1,17 @@
 """``bench export``: fitted detectors for another runtime."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.table import Table
-
-from bench.artefacts.exporting import Exported, chosen_cells, export_model
 from bench.commands.flags import console
 from bench.errors import user_errors
 from bench.options import ExportOptions
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from bench.artefacts.exporting import Exported
 
 NOT_WRITTEN = 3
 _SHOWN = 5
@@ -22,7 +25,10 @@ def export(options: ExportOptions) -> int:
     Exit code: 0 all written, 2 the command makes no sense, 3 one was not written, as decisions flip or it cannot be had
     in this format.
     """
-    terminal, done, code = console(), {}, 0
+    from bench.artefacts.exporting import chosen_cells, export_model
+
+    terminal, code = console(), 0
+    done: dict[Path, Exported] = {}
     cells = chosen_cells(options)
     for cell in cells:
         if len(cells) > 1:
@@ -45,7 +51,7 @@ def export(options: ExportOptions) -> int:
     return code
 
 
-def _show(terminal: Console, exported: Exported) -> None:
+def _show(terminal: "Console", exported: "Exported") -> None:
     parity = exported.description.parity
     if parity is not None:
         _say(
@@ -63,8 +69,10 @@ def _show(terminal: Console, exported: Exported) -> None:
         _say(terminal, str(file))
 
 
-def _table(done: dict[Path, Exported]) -> Table:
+def _table(done: "dict[Path, Exported]") -> "Table":
     """How exact each artefact is."""
+    from rich.table import Table
+
     metrics = list(dict.fromkeys(name for one in done.values() for name in _metrics(one)))
     table = Table("Method", "Scenario", *("Map error", "Score error", "Flipped"), *metrics, box=None)
     for column in table.columns[2:]:
@@ -79,10 +87,10 @@ def _table(done: dict[Path, Exported]) -> Table:
     return table
 
 
-def _metrics(exported: Exported) -> dict[str, tuple[float, float]]:
+def _metrics(exported: "Exported") -> dict[str, tuple[float, float]]:
     parity = exported.description.parity
     return {} if parity is None else parity.metrics
 
 
-def _say(terminal: Console, text: str) -> None:
+def _say(terminal: "Console", text: str) -> None:
     terminal.print(text, highlight=False, soft_wrap=True, markup=False)
