@@ -7,7 +7,6 @@ images: neither weights nor training change what is counted. Memory banks are le
     python -m benchmarks.costs patchcore dsr
 """
 
-import dataclasses
 import sys
 
 import torch
@@ -28,8 +27,11 @@ IMAGES = 4
 def costs(name: str) -> Costs:
     """Fit a method for one step and count."""
     method = load_method(name)
-    options = {field.name for field in dataclasses.fields(method.Config)}
-    config = make_config(method, None, dict.fromkeys(options & set(WEIGHTS), "random"))
+    defaults = {name: getattr(method.Config(), name) for name in WEIGHTS if hasattr(method.Config(), name)}
+    random = {
+        name: "random" if isinstance(value, str) else ("random",) * len(value) for name, value in defaults.items()
+    }
+    config = make_config(method, None, random)
     detector = method(config)
     images = striped(IMAGES, detector.input_size, seed=0)
     held_out = ImageSet(images, [0, 1] if method.uses_validation else [])
