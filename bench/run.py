@@ -159,7 +159,7 @@ def _is_interrupted(prepared: PreparedRun, console: Console) -> bool:
     recorded, total = 0, len(prepared.due)
     try:
         with (
-            _terminable(),
+            terminable(),
             closing(execute(prepared, command_line())) as events,
             make_display(console, total) as display,
         ):
@@ -177,7 +177,7 @@ def _is_interrupted(prepared: PreparedRun, console: Console) -> bool:
 
 
 @contextmanager
-def _terminable() -> Iterator[None]:
+def terminable() -> Iterator[None]:
     """Let a polite request to end (SIGTERM) do what Ctrl-C does."""
 
     def interrupt(_signal: int, _frame: object) -> None:

@@ -14,7 +14,7 @@ from bench.machine.devices import choose_slots, usable_cores
 from bench.machine.environment import command_line, cpu_name
 from bench.options import RunOptions, TimingOptions
 from bench.progress import make_display
-from bench.run import execute, prepare
+from bench.run import execute, prepare, terminable
 from bench.run_folder import locked, new_folder, update_report
 from bench.summary import FAILED, OK
 from bench.timing.backends import PRECISIONS, check_backend
@@ -57,7 +57,8 @@ def time_detectors(options: TimingOptions, console: Console) -> int:
     out = (options.out or root) / TIMING_FOLDER
     introduce(rows, options, device, console)
     try:
-        failed += _time(rows, options, device, out, console)
+        with terminable():  # the process that times is ended with this one
+            failed += _time(rows, options, device, out, console)
     except KeyboardInterrupt:
         console.print("[bold]interrupted:[/] what has been timed is recorded", highlight=False)
         return INTERRUPTED

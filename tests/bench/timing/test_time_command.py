@@ -2,8 +2,12 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 from cli_support import Command
 
@@ -193,6 +197,25 @@ def test_what_is_asked_for_besides_the_passes_is_in_the_record(bench: Command, k
     assert stream.setting.region.endswith("back to back")
     samples = read_samples(kept / "timing" / stream.samples)
     assert stream.throughput == pytest.approx(1e3 * len(samples.wall_ms) / samples.wall_ms.sum())
+
+
+@pytest.mark.slow
+def test_a_command_that_is_told_to_end_ends_the_process_that_times(kept: Path, environment: dict[str, str]) -> None:
+    arguments = ("time", kept, "--device", "cpu", "--time-budget", "600", "--processes", "1")
+    with subprocess.Popen(
+        [sys.executable, "-m", "bench", *map(str, arguments)], stdout=subprocess.PIPE, text=True, env=environment
+    ) as command:
+        timing = None
+        while timing is None and command.poll() is None:
+            time.sleep(0.1)
+            children = psutil.Process(command.pid).children()
+            timing = next((one for one in children if one.cmdline()[-2:] == ["bench.timing.process", "time"]), None)
+        assert timing is not None, "the command ended before it timed anything"
+        command.terminate()
+        said, _ = command.communicate()
+    assert command.returncode == 130
+    assert "what has been timed is recorded" in said
+    assert not timing.is_running()
 
 
 @pytest.mark.slow
