@@ -121,6 +121,7 @@ class PublishedEfficiency:
         memory_mb: Peak of reserved GPU memory in 10^6 bytes, without what the search takes.
         device: The GPU.
         source: Paper and table.
+        difference: What is counted here in the paper's configuration, and why, if it is known; empty if it is the same.
     """
 
     method: str
@@ -131,6 +132,7 @@ class PublishedEfficiency:
     memory_mb: float
     device: str
     source: str
+    difference: str
 
 
 def published_accuracies() -> tuple[PublishedAccuracy, ...]:
@@ -207,6 +209,7 @@ def published_efficiencies() -> tuple[PublishedEfficiency, ...]:
             _number(row["memory_mb"], 0, 1e9),
             row["device"],
             row["source"],
+            row["difference"],
         )
         for row in _rows("efficientad_efficiency.csv")
     )

@@ -1,6 +1,7 @@
 """What an image costs: parameters, operations, time, memory, money; and what papers published of that."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from reports.content.prices import Price, price_of
 from reports.content.tables import UNDEFINED, Column, Field, Marks, Note, Table
@@ -130,7 +131,7 @@ def published_tables(timings: TimingSelection) -> dict[str, Table]:
     tables = {}
     costs = [one for one in published_efficiencies() if one.method in methods]
     if costs:
-        speeds = {one.method: one for one in published_speeds()}
+        speeds, marks = {one.method: one for one in published_speeds()}, Marks()
         body = []
         for one in costs:
             bank = f" + {one.memory_bank:g}" if one.memory_bank else ""
@@ -143,10 +144,12 @@ def published_tables(timings: TimingSelection) -> dict[str, Table]:
                 f"{one.flops:,g}{search}",
                 f"{one.memory_mb:,g}{search}",
             )
-            body.append((Field(one.title), *map(Field, fields)))
+            label = Field(one.title, (marks.of(one.difference),) if one.difference else ())
+            body.append((label, *map(Field, fields)))
         heads = (_LATENCY, _THROUGHPUT, _PARAMETERS, _FLOPS, _MEMORY)
         sources = sorted({f"{one.source}, {one.device}" for one in costs})
-        tables["timing-costs-published"] = _published("Efficiency, published", heads, body, sources)
+        table = _published("Efficiency, published", heads, body, sources)
+        tables["timing-costs-published"] = replace(table, notes=(*table.notes, *marks.notes()))
     latencies = [one for one in published_latencies() if one.method in methods]
     if latencies:
         devices = list(dict.fromkeys(one.device for one in latencies))
