@@ -113,6 +113,11 @@ class Setting(_Strict):
     clock: Literal["cuda-events", "host"]
     threads: int
 
+    @property
+    def plain(self) -> bool:
+        """Whether it is the plain module in float32, with which others are compared."""
+        return (self.backend, self.precision, self.fused) == ("eager", "fp32", False)
+
 
 class Gpu(_Strict):
     """A GPU. What could not be read is ``None``, with its reason in ``unknown``.

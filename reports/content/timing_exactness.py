@@ -45,13 +45,11 @@ def exactness_table(timings: TimingSelection, device: Device) -> Table | None:
 def _ratio(row: TimingRow, rows: list[TimingRow]) -> str:
     """The time of a row in terms of the plain module's with the same detector, protocol, mode and batch size."""
     for other in rows:
-        setting = other.setting
-        plain = (setting.backend, setting.precision, setting.fused) == ("eager", "fp32", False)
         same = all(
-            getattr(setting, name) == getattr(row.setting, name)
+            getattr(other.setting, name) == getattr(row.setting, name)
             for name in ("protocol", "mode", "batch", "input_size", "cache")
         )
-        if plain and same and other.subject.model_sha256 == row.subject.model_sha256:
+        if other.setting.plain and same and other.subject.model_sha256 == row.subject.model_sha256:
             seen = compare_rows(row, other)
             return UNDEFINED if seen.ratio is None else estimate_text(Estimate(seen.ratio, seen.low, seen.high))
     return UNDEFINED
