@@ -45,7 +45,7 @@ def run(
     workers: int | None = None,
     train_scale: float = 1.0,
     set: Mapping[str, Mapping[str, object]] | None = None,
-    preset: str | None = None,
+    preset: str | Sequence[str] = (),
     penalty_images: Path | str | None = None,
     weights_dir: Path | str | None = None,
     precision: Precision = "fp32",
@@ -74,7 +74,7 @@ def run(
         workers: Worker processes; one per GPU, on the CPU one per 8 cores, when ``None``.
         train_scale: Multiplies every training length; stamped on all results.
         set: Method to option to value.
-        preset: Named option set of the methods.
+        preset: Named option set of the methods; of several, each method takes the first that it has.
         penalty_images: Folder of photographs for the pretraining penalty, or ``none``.
         weights_dir: Where downloaded weights are kept.
         precision: Of the networks of fitted detectors; stamped on all results.

@@ -47,7 +47,8 @@ class RunOptions:
         workers: Worker processes; they share the CPU cores.
         train_scale: Multiplies every training length; stamped on all results.
         set: One option of a method, METHOD.FIELD=VALUE; repeatable.
-        preset: Named option set of the methods; embedded needs no download.
+        preset: Named option set of the methods; embedded needs no download. Of several, comma separated, each method
+            takes the first that it has.
         penalty_images: Folder of photographs for EfficientAD's pretraining penalty, or none.
         weights_dir: Where downloaded weights are kept.
         precision: Of the networks of fitted detectors; stamped on all results.
@@ -80,7 +81,9 @@ class RunOptions:
     )
     train_scale: Annotated[float, Limits(gt=0, allow_inf_nan=False)] = 1.0
     set: Annotated[dict[str, dict[str, Any]], Parsed(assignments)] = field(default_factory=dict)
-    preset: Annotated[str | None, Flag(default="each paper's options, on the demo alone demo or embedded")] = None
+    preset: Annotated[
+        tuple[str, ...], Parsed(listed), Flag(default="each paper's options, on the demo alone demo,embedded")
+    ] = ()
     penalty_images: Annotated[
         Literal["none"] | Folder | None,
         Flag(default="imagenet, else photographs under the data root, else none"),
@@ -208,7 +211,9 @@ class TimingOptions:
     datasets: Annotated[str, Parsed(joined), Flag(completions="datasets")] = "demo/gravel"
     data_root: DataRoot = field(default_factory=default_data_root)
     set: Annotated[dict[str, dict[str, Any]], Parsed(assignments)] = field(default_factory=dict)
-    preset: Annotated[str | None, Flag(default="each paper's options, on the demo demo or embedded")] = None
+    preset: Annotated[
+        tuple[str, ...], Parsed(listed), Flag(default="each paper's options, on the demo demo,embedded")
+    ] = ()
     train_scale: Annotated[float, Limits(gt=0, allow_inf_nan=False), Flag(default="one step")] = OneStep
     weights_dir: WeightsDir = field(default_factory=default_weights_directory)
     device: Device = "auto"

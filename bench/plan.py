@@ -21,7 +21,7 @@ from bench.keys import fit_key, score_key
 from bench.options import RunOptions
 from bench.protocol import PROTOCOL
 from methods.common.precision import check_precision
-from methods.config import make_config
+from methods.config import PAPER, choose_preset, make_config
 from methods.detector import Detector, FitContext
 from methods.errors import WeightsError
 from methods.registry import chosen_methods, load_method
@@ -29,8 +29,8 @@ from methods.training_length import optimiser_steps, scaled_steps
 from methods.weights.files import WeightIdentity
 from results.record import Record
 
-DEMO_PRESETS = ("demo", "embedded")
-"""The first of these that a method has is the preset that the demo takes by itself: it needs no download."""
+DEMO_PRESETS = ("demo", "embedded", PAPER)
+"""The first of these that a method has is the preset that the demo takes by itself: the first two need no download."""
 HELD_OUT = "validation images held out"
 """What a row says of a method that is fitted on fewer images than it could be, so that thresholds can be chosen."""
 
@@ -166,9 +166,7 @@ def _entrant(
     photographs: PhotographFolder | None,
     demo_only: bool,
 ) -> Entrant:
-    preset = options.preset
-    if preset is None and demo_only:
-        preset = next((name for name in DEMO_PRESETS if name in method.presets), None)
+    preset = choose_preset(method, options.preset or (DEMO_PRESETS if demo_only else (PAPER,)))
     config = make_config(method, preset, options.set.get(name, {}))
     weights: tuple[WeightIdentity, ...] = ()
     unavailable = ""

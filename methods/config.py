@@ -2,7 +2,7 @@
 
 import dataclasses
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, get_type_hints
 
@@ -28,6 +28,31 @@ class Method(Protocol):
 
     def training_length(self, config: Any) -> TrainingLength | None:
         """Optimiser steps, or epochs, at training scale 1."""
+
+
+PAPER = "paper"
+"""What every method calls its defaults, as if they were a preset."""
+
+
+def choose_preset(method: Method, names: Sequence[str]) -> str | None:
+    """The first of the named presets that a method has.
+
+    Args:
+        method: The detector.
+        names: Presets of any methods, or ``paper``.
+
+    Returns:
+        A key of ``method.presets``; ``None`` for the paper's configuration.
+
+    Raises:
+        MethodError: The method has none of them.
+    """
+    for name in names:
+        if name == PAPER:
+            return None
+        if name in method.presets:
+            return name
+    raise unknown(f"preset of {method.title}", ",".join(names), (PAPER, *method.presets))
 
 
 def make_config(method: Method, preset: str | None, overrides: Mapping[str, object]) -> Any:

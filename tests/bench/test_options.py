@@ -16,12 +16,12 @@ def run_options(config: Path | None = None, **given: object) -> RunOptions:
 def test_text_becomes_values_and_what_is_not_given_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BENCH_DATA", "~/data")
     monkeypatch.setenv("BENCH_CACHE", "/caches")
-    options = run_options(methods="a, b", seeds="1,2", workers="3", train_scale="0.5", out="~/out", preset=None)
+    options = run_options(methods="a, b", seeds="1,2", workers="3", train_scale="0.5", out="~/out", preset="a,b")
     assert (options.methods, options.seeds, options.workers, options.train_scale) == (("a", "b"), (1, 2), 3, 0.5)
     assert options.out == Path.home() / "out"
     assert options.data_root == Path.home() / "data"
     assert options.weights_dir == Path("/caches/weights")
-    assert (options.preset, options.precision, options.cache, options.keep_maps) == (None, "fp32", True, False)
+    assert (options.preset, options.precision, options.cache, options.keep_maps) == (("a", "b"), "fp32", True, False)
 
 
 def test_values_of_their_own_type_are_taken_as_they_are() -> None:

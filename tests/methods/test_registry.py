@@ -8,7 +8,7 @@ import pytest
 from pydantic import Field
 
 from methods import registry
-from methods.config import make_config
+from methods.config import choose_preset, make_config
 from methods.detector import Detector
 from methods.errors import MethodError
 from methods.registry import BUILT_IN, load_method, method_names
@@ -114,3 +114,10 @@ def test_bad_values_are_refused(overrides, message):
 def test_unknown_preset_is_refused():
     with pytest.raises(MethodError, match="unknown preset of Plugin 'embeded'; did you mean 'embedded'"):
         make_config(Plugin, "embeded", {})
+
+
+def test_a_method_takes_the_first_preset_that_it_has():
+    assert choose_preset(Plugin, ["demo", "embedded", "paper"]) == "embedded"
+    assert choose_preset(Plugin, ["demo", "paper", "embedded"]) is None
+    with pytest.raises(MethodError, match="unknown preset of Plugin 'demo,embeded'; did you mean 'embedded'"):
+        choose_preset(Plugin, ["demo", "embeded"])

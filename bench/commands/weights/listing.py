@@ -6,13 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from bench.commands.flags import console
 from bench.option_types import WeightsDir
+from methods.config import PAPER
 from methods.weights.files import default_weights_directory
 
 if TYPE_CHECKING:
     from methods.weights.inventory import KeptFile
-
-PAPER = "paper"
-"""What the options are called that no preset changes."""
 
 
 @dataclass(frozen=True)
