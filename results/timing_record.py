@@ -293,7 +293,7 @@ class Line(_Strict):
 
     Attributes:
         rate: Triggers per second.
-        arrivals: ``fixed``, ``poisson`` or ``jitter``.
+        arrivals: ``fixed`` or ``jitter``.
         deadline_ms: From trigger to map.
         triggers: How many.
         missed: How many maps came too late.
@@ -306,7 +306,7 @@ class Line(_Strict):
     """
 
     rate: float
-    arrivals: Literal["fixed", "poisson", "jitter"]
+    arrivals: Literal["fixed", "jitter"]
     deadline_ms: float
     triggers: int
     missed: int

@@ -28,7 +28,7 @@ from results.store import RECORD_FILE
 
 
 def compare_setup(comparison: Comparison) -> Parity:
-    """Compare a setup with the plain float32 module on the same device.
+    """Compare a setup with the plain module, as the run kept it, on the same device.
 
     What was quantised was compared when it was exported, and says so itself.
 

@@ -34,10 +34,11 @@ def exactness_table(timings: TimingSelection, device: Device) -> Table | None:
     columns = (Column("Method"), Column("Setting"), *(Column(title, numeric=True) for title in numbers))
     note = Note(
         "",
-        "Beside the plain module: eager, float32, on the same device, on the test images of the scenario that it was "
-        "fitted on. Time: in terms of the plain module's, by pairs of processes of the same round, with its 95 % "
-        "interval. Errors: largest difference, as a share of the range of the plain module's values. Flipped: images "
-        "judged otherwise at the threshold of highest F1. Metrics in percent: the plain module's → this row's.",
+        "Beside the plain module: eager, in float32 unless the run kept it in half precision, on the same device, on "
+        "the test images of the scenario that it was fitted on. Time: in terms of the plain module's, by pairs of "
+        "processes of the same round, with its 95 % interval. Errors: largest difference, as a share of the range of "
+        "the plain module's values. Flipped: images judged otherwise at the threshold of highest F1. Metrics in "
+        "percent: the plain module's → this row's.",
     )
     return Table(f"{timings.title(device)}: exactness", columns, tuple(body), (note, *marks.notes()))
 
