@@ -58,7 +58,10 @@ def _list_methods() -> None:
             table.add_row(name, Text(f"cannot be loaded: {error}", "red"))
             continue
         table.add_row(Text(name, "bold"), Text("\n".join(_facts(name, method))), end_section=True)
-    models = Text("any image model of the installed anomalib, such as anomalib:Padim[backbone=resnet18]")
+    models = Text(
+        "any image model of the installed anomalib, such as anomalib:Padim[backbone=resnet18];\n"
+        "docs/methods/anomalib.md says which run, and which of them without network"
+    )
     table.add_row(Text("anomalib:MODEL", "bold"), models)
     table.add_row(Text("FILE:CLASS", "bold"), "a detector in a Python file: bench new-method NAME writes one")
     terminal = console()

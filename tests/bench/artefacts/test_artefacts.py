@@ -3,13 +3,14 @@
 import dataclasses
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from cli_support import Command
+from cli_support import Command, CommandServer
 from torch import nn
 
 from bench.artefacts import running, writing
@@ -144,14 +145,18 @@ def test_distances_are_not_quantised(images: torch.Tensor) -> None:
     assert types.count("FakeQuantize") == 2  # of what each convolution takes; its weights are constants by now
 
 
-@pytest.fixture
-def kept(bench: Command, data_root: Path, tmp_path: Path) -> Path:
-    done = bench(
-        *("run", "--methods", "tiny", "--datasets", "parts/bolt", "--data-root", data_root, "--out", "run"),
-        "--keep-models",
-    )
+@pytest.fixture(scope="module")
+def run_with_model(command_line: CommandServer, data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("fitted")
+    fit = ("run", "--methods", "tiny", "--datasets", "parts/bolt", "--data-root", data_root, "--out", "run")
+    done = command_line(*fit, "--keep-models", folder=folder)
     assert done.returncode == 0, done.stderr
-    return tmp_path / "run"
+    return folder / "run"
+
+
+@pytest.fixture
+def kept(run_with_model: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(run_with_model, tmp_path / "run"))
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from cli_support import Command
+from cli_support import Command, CommandServer
 
 from bench.commands.run import run
 from bench.options import RunOptions
@@ -51,15 +52,20 @@ def timings(root: Path) -> list[TimingRecord]:
     return list(found.records)
 
 
-@pytest.fixture
-def kept(bench: Command, data_root: Path, tmp_path: Path) -> Path:
-    """A run folder with two models of one method and one of another configuration."""
-    done = bench(
-        *("run", "--methods", "tiny", "--datasets", "parts", "--data-root", data_root, "--out", "kept"),
-        *("--seeds", "0,1", "--keep-models"),
-    )
+@pytest.fixture(scope="module")
+def run_with_models(command_line: CommandServer, data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder with four models of one configuration."""
+    folder = tmp_path_factory.mktemp("fitted")
+    fit = ("run", "--methods", "tiny", "--datasets", "parts", "--data-root", data_root, "--out", "kept")
+    done = command_line(*fit, "--seeds", "0,1", "--keep-models", folder=folder)
     assert done.returncode == 0, done.stderr
-    return tmp_path / "kept"
+    return folder / "kept"
+
+
+@pytest.fixture
+def kept(run_with_models: Path, tmp_path: Path) -> Path:
+    """A copy of that run folder."""
+    return Path(shutil.copytree(run_with_models, tmp_path / "kept"))
 
 
 QUICK = ("--time-budget", 0.3, "--processes", 2)
