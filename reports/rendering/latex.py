@@ -1,6 +1,8 @@
 """Tables and text for LaTeX: booktabs, compiles with pdflatex."""
 
 import re
+import textwrap
+from itertools import groupby
 
 from reports.content.tables import Column, Field, Table
 
@@ -68,7 +70,7 @@ def _character(character: str) -> str:
 def render_table(table: Table) -> str:
     """Print a table to be read in by any document with array, booktabs and longtable; it may run over several pages."""
     columns = "@{}" + "".join(_column(table, index) for index in range(len(table.columns))) + "@{}"
-    heads = " & ".join(_head(column) for column in table.columns) + r" \\"
+    heads = " & ".join(_head(table, index) for index in range(len(table.columns))) + r" \\"
     lines = [
         rf"\begingroup\{_size(table)}\setlength{{\tabcolsep}}{{3pt}}\setlength{{\LTpre}}{{2pt}}\setlength{{\LTpost}}{{2pt}}",
         rf"\begin{{longtable}}[l]{{{columns}}}",
@@ -115,17 +117,26 @@ def _body(table: Table) -> list[str]:
 def _notes(table: Table) -> list[str]:
     if not table.notes:
         return []
-    texts = [
-        (rf"\textsuperscript{{{escape(note.mark)}}}~" if note.mark else "") + escape(note.text) for note in table.notes
+    # What marks refer to are many short phrases: one after the other, as in a paper.
+    lines = [
+        "\\quad\n".join(rf"\mbox{{\textsuperscript{{{escape(note.mark)}}}}}~{escape(note.text)}" for note in notes)
+        if marked
+        else "\\\\[1pt]\n".join(escape(note.text) for note in notes)
+        for marked, notes in groupby(table.notes, key=lambda note: bool(note.mark))
     ]
-    return [r"{\raggedright\noindent", "\\\\[1pt]\n".join(texts) + r"\par}"]
+    return [r"{\raggedright\noindent", "\\\\[1pt]\n".join(lines) + r"\par}"]
 
 
-def _head(column: Column) -> str:
-    # Numbers are narrow: their heads are stacked word by word, and limits apart.
-    words = column.title.replace("@", " @").split() if column.numeric else [column.title]
-    stacked = r"\\".join(escape(word) for word in words)
-    return rf"\shortstack[r]{{{stacked}}}" if len(words) > 1 else stacked
+def _head(table: Table, index: int) -> str:
+    """The title of a column; over numbers in as many lines as make it no wider than they are, and limits apart."""
+    column = table.columns[index]
+    if not column.numeric:
+        return escape(column.title)
+    title = column.title.replace("@", " @")
+    width = max(map(len, [*title.split(), *(row[index].text for row in table.rows)]))
+    lines = textwrap.wrap(title, width, break_long_words=False, break_on_hyphens=False)
+    stacked = r"\\".join(escape(line) for line in lines)
+    return rf"\begin{{tabular}}[b]{{@{{}}r@{{}}}}{stacked}\end{{tabular}}" if len(lines) > 1 else stacked
 
 
 def _field(field: Field, column: Column) -> str:
