@@ -34,7 +34,7 @@ def cost_table(timings: TimingSelection) -> Table | None:
     marks = Marks()
     body: dict[tuple[Field, ...], None] = {}
     for row in sorted(
-        timings.rows,
+        timings.counted,
         key=lambda row: (
             row.subject.title.casefold(),
             row.subject.deviations,

@@ -18,6 +18,8 @@ SIZE_OPTION = "image_size"
 """What methods call the option that sets the size of their images."""
 _MACHINE = 4
 """Letters of a machine's id that are shown, or as many as tell the machines apart."""
+_COUNT = "V10"
+"""The check of what was counted."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,11 @@ class TimingSelection:
     left_out: tuple[str, ...]
     collapse: bool = False
     prices: tuple[Price, ...] = ()
+
+    @property
+    def counted(self) -> list[TimingRow]:
+        """Rows whose parameters and operations hold: also those of which only the time is no measurement."""
+        return [*self.rows, *(row for row in self.invalid if not _is_miscounted(row))]
 
     @property
     def gpus(self) -> list[TimingRow]:
@@ -73,6 +80,10 @@ class TimingSelection:
 
 
 NO_TIMINGS = TimingSelection((), (), ())
+
+
+def _is_miscounted(row: TimingRow) -> bool:
+    return any(reason.check == _COUNT for reason in row.verdict.reasons)
 
 
 def select_timings(paths: Sequence[Path], *, collapse: bool = False, prices: tuple[Price, ...] = ()) -> TimingSelection:

@@ -155,9 +155,11 @@ def test_suspect_rows_are_marked_and_invalid_ones_stand_apart(tmp_path: Path) ->
 
 
 def test_costs_are_those_of_the_papers_table_with_the_bank_apart(tmp_path: Path) -> None:
-    records = [make_timing(method) for method in ("efficientad_s", "patchcore")]
-    tables = tables_of([write(tmp_path, *records)])
+    records = [make_timing("efficientad_s"), make_timing("patchcore"), make_timing("efficientad_m", reasons=(SHARED,))]
+    miscounted = make_timing("ast", reasons=(Reason(check="V10", status="INVALID", text="no operation was counted"),))
+    tables = tables_of([write(tmp_path, *records, miscounted)])
     assert texts(tables["timing-costs"]) == [
+        ["EfficientAD-M", "256×256", "20.738", "235.411"],
         ["EfficientAD-S", "256×256", "8.058", "75.895"],
         ["PatchCore", "256×256", "82.870 + 3.200", "41.200 + 5.000"],
     ]
