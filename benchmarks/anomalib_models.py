@@ -9,6 +9,7 @@ nothing else. ``HF_HUB_OFFLINE=1`` spares the attempts to reach a server.
 
 import subprocess
 import sys
+import textwrap
 from importlib.metadata import version
 from pathlib import Path
 
@@ -58,15 +59,19 @@ def row(model: str) -> str:
     """A line of the table."""
     outcome, more = attempt(f"anomalib:{model}")
     if more != "download":
-        return f"| {model} | {more or '–'} | {_cell(outcome)} | |"
+        return f"| {model} | {more or '–'} | {_cell(model, outcome)} | |"
     random, size = attempt(f"anomalib:{model}{RANDOM}")
-    if "unknown option" in random:
-        random, size = "no option for it", ""
-    return f"| {model} | {size or '–'} | {_cell(outcome)} | {_cell(random)} |"
+    if size == "download":
+        random, size = "the same", ""
+    elif "unknown option" in random:
+        random = "no option for it"
+    return f"| {model} | {size or '–'} | {_cell(model, outcome)} | {_cell(model, random)} |"
 
 
-def _cell(text: str) -> str:
-    return text.replace("|", "/").replace("<", "&lt;")[:160]
+def _cell(model: str, text: str) -> str:
+    for own in (f"anomalib {model} ", f"anomalib's {model} "):
+        text = text.removeprefix(own)
+    return textwrap.shorten(text, 200, placeholder=" …").replace("|", "/").replace("<", "&lt;")
 
 
 def main() -> None:
