@@ -140,7 +140,7 @@ def test_maps_of_a_run_are_evaluated_by_the_rule_of_now(tmp_path: Path) -> None:
     write_scenario(tmp_path / "data/parts/bolt")
     options = RunOptions(
         methods=("patchcore",), datasets="parts", data_root=tmp_path / "data", out=tmp_path / "run",
-        preset="embedded", device="cpu", keep_maps=True, masks="nonzero",
+        preset=("embedded",), device="cpu", keep_maps=True, masks="nonzero",
     )  # fmt: skip
     assert run(options, QUIET) == 0
     (ran,) = RunStore(tmp_path / "run").records()
