@@ -168,7 +168,7 @@ class Dsr(Detector[DsrConfig]):
             "image_size": (128, 128),
             "batch_size": 4,
             "learning_rate": 1e-3,
-            "detection_steps": 34,
+            "detection_steps": 40,
             "upsampling_steps": 15,
         },
     }
