@@ -18,6 +18,7 @@ from bench.option_types import (
     Flag,
     Folder,
     Limits,
+    Listed,
     Masks,
     Parsed,
     Sizes,
@@ -81,9 +82,7 @@ class RunOptions:
     )
     train_scale: Annotated[float, Limits(gt=0, allow_inf_nan=False)] = 1.0
     set: Annotated[dict[str, dict[str, Any]], Parsed(assignments)] = field(default_factory=dict)
-    preset: Annotated[
-        tuple[str, ...], Parsed(listed), Flag(default="each paper's options, on the demo alone demo,embedded")
-    ] = ()
+    preset: Annotated[Listed, Flag(default="each paper's options, on the demo alone demo,embedded")] = ()
     penalty_images: Annotated[
         Literal["none"] | Folder | None,
         Flag(default="imagenet, else photographs under the data root, else none"),
@@ -211,9 +210,7 @@ class TimingOptions:
     datasets: Annotated[str, Parsed(joined), Flag(completions="datasets")] = "demo/gravel"
     data_root: DataRoot = field(default_factory=default_data_root)
     set: Annotated[dict[str, dict[str, Any]], Parsed(assignments)] = field(default_factory=dict)
-    preset: Annotated[
-        tuple[str, ...], Parsed(listed), Flag(default="each paper's options, on the demo demo,embedded")
-    ] = ()
+    preset: Annotated[Listed, Flag(default="each paper's options, on the demo demo,embedded")] = ()
     train_scale: Annotated[float, Limits(gt=0, allow_inf_nan=False), Flag(default="one step")] = OneStep
     weights_dir: WeightsDir = field(default_factory=default_weights_directory)
     device: Device = "auto"

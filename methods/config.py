@@ -48,10 +48,10 @@ def choose_preset(method: Method, names: Sequence[str]) -> str | None:
         MethodError: The method has none of them.
     """
     for name in names:
-        if name == PAPER:
-            return None
         if name in method.presets:
             return name
+        if name == PAPER:
+            return None
     raise unknown(f"preset of {method.title}", ",".join(names), (PAPER, *method.presets))
 
 

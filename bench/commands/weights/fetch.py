@@ -24,14 +24,14 @@ class FetchOptions:
     Attributes:
         names: Files, by the names or file names of bench weights list.
         methods: What these methods read, comma separated.
-        preset: With this preset of theirs; bench methods NAME shows them.
+        preset: With this preset of theirs, of several the first that each has; bench methods NAME shows them.
         all: Everything that can be downloaded.
         weights_dir: Where downloaded weights are kept.
     """
 
     names: Annotated[list[str] | None, Flag(argument="[NAME]...", completions="weights")] = None
     methods: Annotated[Listed, Flag(completions="methods")] = ()
-    preset: Annotated[str | None, Flag(default="each paper's options")] = None
+    preset: Annotated[Listed, Flag(default="each paper's options")] = ()
     all: bool = False
     weights_dir: WeightsDir = field(default_factory=default_weights_directory)
 
@@ -58,13 +58,13 @@ def _chosen(options: FetchOptions) -> list[str]:
         UsageError: A name is unknown, or none or several of the ways to choose are used.
         MethodError: A method is unknown, or its preset.
     """
-    from methods.config import make_config
+    from methods.config import PAPER, choose_preset, make_config
     from methods.registry import load_method
     from methods.weights.catalogue import weight_files
 
     files = weight_files()
     ways = [bool(options.names), bool(options.methods), options.all]
-    if sum(ways) != 1 or (options.preset is not None and not options.methods):
+    if sum(ways) != 1 or (options.preset and not options.methods):
         raise UsageError(
             "say which weights: names of bench weights list, or --methods (with --preset), or --all\n"
             f"  Names: {', '.join(files)}"
@@ -78,7 +78,8 @@ def _chosen(options: FetchOptions) -> list[str]:
             raise unknown_name("weights", unknown[0], files)
         return list(dict.fromkeys(by_file_name.get(name, name) for name in options.names))
     methods = [load_method(name) for name in options.methods]
-    configs = [(method, make_config(method, options.preset, {})) for method in methods]
+    presets = [choose_preset(method, options.preset or (PAPER,)) for method in methods]
+    configs = [(method, make_config(method, preset, {})) for method, preset in zip(methods, presets, strict=True)]
     return list(dict.fromkeys(name for method, config in configs for name in method.weight_files(config)))
 
 

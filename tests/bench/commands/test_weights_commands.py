@@ -89,7 +89,7 @@ def test_fetch_by_any_name_and_only_once(chosen: list[str], bench: Bench, served
 
 
 def test_what_is_embedded_is_not_fetched(bench: Bench, served: FileServer) -> None:
-    code, output = bench("fetch", "--methods", "patchcore,efficientad_s", "--preset", "embedded")
+    code, output = bench("fetch", "--methods", "patchcore,efficientad_s", "--preset", "demo,embedded")
     assert code == 0, output
     assert "efficientnet_lite0 is there" in output
     assert "efficientad_s_teacher is there" in output
