@@ -57,7 +57,11 @@ def run(
     oracle: bool = False,
     force: bool = False,
     retry_failed: bool = False,
-    time_limit: float | None = None,
+    cell_timeout: float | None = None,
+    cell_memory: float | None = None,
+    retry: int = 0,
+    takeover_after: float = 60.0,
+    strict_environment: bool = False,
     time: bool = False,
     console: Console | None = None,
 ) -> list[Record]:
@@ -86,7 +90,11 @@ def run(
         oracle: Also evaluate every epoch's state on the test images, kept apart from all results.
         force: Run in a precision that the CPU only emulates.
         retry_failed: Run the cells again that failed before.
-        time_limit: Seconds after which a cell is given up and fails; none when ``None``.
+        cell_timeout: Seconds after which a cell is given up and fails; none when ``None``.
+        cell_memory: GB of main memory beyond which a cell is given up and fails; none when ``None``.
+        retry: How often a cell is run again whose process or node has died.
+        takeover_after: Seconds without a sign of life after which another run on the folder is taken for dead.
+        strict_environment: Refuse a run folder with records of other versions of packages.
         time: Then time one fitted detector of each method; the timings lie in the run folder.
         console: Where to show the progress; nowhere when ``None``.
 
@@ -105,13 +113,12 @@ def run(
     prepared = running.prepare(options)
     # A live display would take over what the caller prints meanwhile.
     console = console or Console(quiet=True, force_terminal=False)
-    with locked(prepared.store.root):
-        if prepared.due:
-            display = make_display(console, len(prepared.due))
-            with closing(running.execute(prepared, _call("run", given, run))) as events, display:
-                for event in events:
-                    display.show(event)
-        records = prepared.current_records()
+    if prepared.due:
+        display = make_display(console, len(prepared.due))
+        with closing(running.execute(prepared, _call("run", given, run))) as events, display:
+            for event in events:
+                display.show(event)
+    records = prepared.current_records()
     if time:
         time_run(options, console)
     return records

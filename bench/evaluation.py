@@ -33,7 +33,7 @@ from bench.map_origins import (
 from bench.models import has_model
 from bench.options import EvaluationOptions
 from bench.progress import outcome_line
-from bench.recording import data_of, failure_of, record_evaluation, record_failure
+from bench.recording import Fields, data_of, failure_of, record_evaluation, record_failure
 from bench.run_folder import locked, new_folder
 from bench.scoring import Evaluation, evaluate, masks_of, read_and_check
 from bench.summary import report_records
@@ -42,7 +42,7 @@ from metrics.definitions import evaluate_definitions
 from results.arrays import MAPS_FILE
 from results.definition_values import DefinitionValue
 from results.record import Data, MapsSource, Record
-from results.store import RunStore
+from results.store import CellId, Draft, RunStore
 
 Say = Callable[[str], None]
 
@@ -261,7 +261,7 @@ def _evaluate_and_record(origin: MapOrigin, prepared: PreparedEvaluation) -> Rec
     try:
         outcome = _evaluate(origin, prepared.definitions)
     except Exception as error:
-        return record_failure(store, fields, failure_of(error))
+        return record_failure(_draft(store, fields), fields, failure_of(error))
     source = outcome.loaded.source
     # Of a kept record, too: its files are the same, but not what is said of their masks.
     kept: Data | None = origin.fields.get("data")
@@ -271,9 +271,10 @@ def _evaluate_and_record(origin: MapOrigin, prepared: PreparedEvaluation) -> Rec
         "maps": source,
         "data": data.model_copy(update={"notes": [*data.notes, *outcome.loaded.notes]}),
     }
+    evaluated = {**fields, **of_maps}
     record = record_evaluation(
-        store,
-        {**fields, **of_maps},
+        _draft(store, evaluated),
+        evaluated,
         outcome.evaluation,
         keep_maps=prepared.keep_maps,
         definitions=outcome.definitions,
@@ -281,6 +282,11 @@ def _evaluate_and_record(origin: MapOrigin, prepared: PreparedEvaluation) -> Rec
     # An earlier attempt may have failed on maps that have been mended since.
     store.remove(record.model_copy(update={"key": fields["key"]}))
     return record
+
+
+def _draft(store: RunStore, fields: Fields) -> Draft:
+    names = (fields["method"], fields["collection"].name, fields["scenario"], fields["seed"], fields["key"])
+    return store.draft(CellId(*names))
 
 
 def _evaluate(origin: MapOrigin, definitions: bool) -> _Outcome:

@@ -64,7 +64,12 @@ class RunOptions:
         dry_run: Only print what would be run; fetches missing weights, whose digest names a cell.
         json: Print what --dry-run prints as JSON.
         retry_failed: Run the cells again that failed before.
-        time_limit: Seconds after which a cell is given up and fails, such as one whose method hangs.
+        cell_timeout: Seconds after which a cell is given up and fails, such as one whose method hangs.
+        cell_memory: GB of main memory beyond which a cell is given up and fails.
+        retry: How often a cell is run again whose process or node has died; one whose method fails is not.
+        takeover_after: Seconds without a sign of life after which another run on the same folder is taken for dead,
+            and its cells are run here.
+        strict_environment: Refuse to add records to a run folder whose others are of other versions of packages.
         time: Then time one fitted detector of each method, as bench time does by its defaults.
     """
 
@@ -99,7 +104,11 @@ class RunOptions:
     dry_run: bool = False
     json: bool = False
     retry_failed: bool = False
-    time_limit: Annotated[Annotated[float, Limits(gt=0, allow_inf_nan=False)] | None, Flag(default="none")] = None
+    cell_timeout: Annotated[Annotated[float, Limits(gt=0, allow_inf_nan=False)] | None, Flag(default="none")] = None
+    cell_memory: Annotated[Annotated[float, Limits(gt=0, allow_inf_nan=False)] | None, Flag(default="none")] = None
+    retry: Annotated[int, Limits(ge=0)] = 0
+    takeover_after: Annotated[float, Limits(gt=0, allow_inf_nan=False)] = 60.0
+    strict_environment: bool = False
     time: bool = False
 
 

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 
 from bench.cells import Cell
-from bench.execution.protocol import Ended, Event, Progressed, Started
+from bench.execution.protocol import Ended, Event, Interrupted, Progressed, Started
 from bench.machine.devices import Slot
 from methods.detector import Progress as Step
 from results.record import Record, Timings
@@ -95,6 +95,15 @@ def outcome_line(record: Record) -> str:
     return f"[green]done[/]   {label}: {', '.join(values) or 'no defined metric'}{spent}"
 
 
+def again_line(cell: Cell, reason: str) -> str:
+    """One line, with markup, about a cell that will be run again."""
+    return f"[yellow]again[/]  [bold]{escape(cell.label)}[/]: {escape(reason)}"
+
+
+def _by(slot: Slot | None) -> str:
+    return "" if slot is not None else " (by another run)"
+
+
 def _spent(timings: Timings, implementation: Mapping[str, str]) -> str:
     """The time that a cell took; where it took the model of another cell, that of the fit is not among it."""
     seconds = timings.decode + timings.maps + timings.metrics
@@ -127,9 +136,11 @@ class LogDisplay:
                 self._started(slot, cell)
             case Progressed(_, cell, progress):
                 self._progressed(cell, progress)
-            case Ended(_, _, record):
+            case Interrupted(_, cell, reason):
+                self._print(again_line(cell, reason))
+            case Ended(slot, _, record):
                 self._ended += 1
-                self._print(f"{outcome_line(record)} [{self._ended} of {self._total}]")
+                self._print(f"{outcome_line(record)}{_by(slot)} [{self._ended} of {self._total}]")
 
     def _started(self, slot: Slot, cell: Cell) -> None:
         self._last[cell.key] = self._clock()
@@ -189,8 +200,13 @@ class LiveDisplay:
                 self._started(cell)
             case Progressed(_, cell, progress):
                 self._progressed(cell, progress)
-            case Ended(_, cell, record):
-                self._ended(cell, record)
+            case Interrupted(_, cell, reason):
+                self._remove(cell)
+                self._console.print(again_line(cell, reason), highlight=False)
+            case Ended(slot, cell, record):
+                self._remove(cell)
+                self._console.print(f"{outcome_line(record)}{_by(slot)}", highlight=False)
+                self._update_total(1)
 
     def _started(self, cell: Cell) -> None:
         task = self._progress.add_task(escape(cell.label), total=None, **_fields(stage="start"))
@@ -207,11 +223,11 @@ class LiveDisplay:
         )
         self._update_total(0)
 
-    def _ended(self, cell: Cell, record: Record) -> None:
-        """Turn the cell's line into its outcome."""
-        self._progress.remove_task(self._tasks.pop(cell.key))
-        self._console.print(outcome_line(record), highlight=False)
-        self._update_total(1)
+    def _remove(self, cell: Cell) -> None:
+        """Remove the cell's line, if it has run here."""
+        task = self._tasks.pop(cell.key, None)
+        if task is not None:
+            self._progress.remove_task(task)
 
     def _update_total(self, more: int) -> None:
         self._progress.update(self._total, advance=more)

@@ -31,7 +31,7 @@ from results.epoch_states import ORACLE_FILE, write_epoch_states
 from results.migrations import load_record
 from results.record import Data, Failure, Record, Weights
 from results.regions import REGIONS_FILE, write_regions
-from results.store import RECORD_FILE, RunStore
+from results.store import RECORD_FILE, Draft, RunStore
 
 Fields = Mapping[str, Any]
 """Fields of a record, by name; :class:`results.record.Record` checks them."""
@@ -89,18 +89,21 @@ def cell_fields(cell: Cell, slot: Slot, command: str) -> Fields:
 
 
 def record_cell(
-    store: RunStore, cell: Cell, fields: Fields, result: CellResult, *, keep_maps: bool, keep_model: bool
+    draft: Draft, cell: Cell, fields: Fields, result: CellResult, *, keep_maps: bool, keep_model: bool
 ) -> Record:
     """Record a cell that worked; its model is kept where that is asked for, or where it was kept before.
+
+    Returns:
+        The record that the cell has by now: another process may have been first.
 
     Raises:
         ResultError: Something cannot be written.
     """
-    facts, directory = result.fitted.facts, store.cell_directory(cell.id)
+    facts, directory = result.fitted.facts, draft.directory
     model = None
     if result.fitted.kept is not None:
         model = link_model(result.fitted.kept, directory)
-    elif keep_model or has_model(directory):
+    elif keep_model or has_model(draft.published):
         model = save_model(directory, result.fitted.detector, _description(cell, result))
     of_fit = {
         "training_steps": facts.training_steps,
@@ -112,25 +115,28 @@ def record_cell(
     }
     if result.states is not None:
         write_epoch_states(directory, result.states)
-    return record_evaluation(store, {**fields, **of_fit}, result.evaluation, keep_maps=keep_maps)
+    return record_evaluation(draft, {**fields, **of_fit}, result.evaluation, keep_maps=keep_maps)
 
 
 def record_evaluation(
-    store: RunStore,
+    draft: Draft,
     fields: Fields,
     evaluation: Evaluation,
     *,
     keep_maps: bool,
     definitions: Sequence[DefinitionValue] = (),
 ) -> Record:
-    """Record maps that have been scored, arrays first: the record exists from the moment that all is there.
+    """Record maps that have been scored: the record exists from the moment that all is there.
 
     Args:
-        store: The run folder.
+        draft: Of the cell's folder.
         fields: All of the record that the evaluation does not say, ``data`` as of :func:`data_of`.
         evaluation: The maps and what they are worth.
         keep_maps: Keep the maps beside the record.
         definitions: Values under other definitions, kept beside the record.
+
+    Returns:
+        The record that the cell has by now: another process may have been first.
 
     Raises:
         ResultError: Something cannot be written.
@@ -151,7 +157,7 @@ def record_evaluation(
         "thresholds": list(evaluation.thresholded.thresholds),
     }
     record = _record({**fields, **outcome})
-    directory = store.cell_directory(record)
+    directory = draft.directory
     write_examples(directory, evaluation.examples)
     write_regions(directory, metrics.regions)
     if keep_maps:
@@ -160,8 +166,7 @@ def record_evaluation(
             write_normal_maps(directory, _kept(evaluation.calibration))
     if definitions:
         write_definitions(directory, definitions)
-    store.write(record)
-    return record
+    return _published(draft, record)
 
 
 def _kept(calibration: Calibration) -> NormalMaps:
@@ -171,17 +176,23 @@ def _kept(calibration: Calibration) -> NormalMaps:
     )
 
 
-def record_failure(store: RunStore, fields: Fields, failure: Failure) -> Record:
+def record_failure(draft: Draft, fields: Fields, failure: Failure) -> Record:
     """Record why there are no metrics; arrays of an earlier attempt go, a model stays: a retry may take it.
+
+    Returns:
+        The record that the cell has by now: another process may have been first.
 
     Raises:
         ResultError: The record cannot be written.
     """
     record = _record({**fields, "status": "failed", "failure": failure})
-    for name in (EXAMPLES_FILE, MAPS_FILE, NORMAL_MAPS_FILE, REGIONS_FILE, DEFINITIONS_FILE, ORACLE_FILE):
-        (store.cell_directory(record) / name).unlink(missing_ok=True)
-    store.write(record)
-    return record
+    arrays = (EXAMPLES_FILE, MAPS_FILE, NORMAL_MAPS_FILE, REGIONS_FILE, DEFINITIONS_FILE, ORACLE_FILE)
+    return _published(draft, record, remove=arrays)
+
+
+def _published(draft: Draft, record: Record, remove: Sequence[str] = ()) -> Record:
+    draft.write(record)
+    return record if draft.publish(remove) else load_record(draft.published / RECORD_FILE)
 
 
 def data_of(scenario: Scenario, train: int | None, validation: int | None) -> Data:

@@ -1,17 +1,22 @@
 """``bench run``: plan, run what is missing, report."""
 
 import signal
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
 
 from bench.cells import Cell
 from bench.datasets.cache import Cache, default_cache_directory
-from bench.execution.local import LocalWorkers
-from bench.execution.protocol import CellTask, Ended, Event
+from bench.execution.claims import Claims, Holder
+from bench.execution.companions import check_companions, fingerprints, versions
+from bench.execution.local import CellLimits, LocalWorkers
+from bench.execution.order import groups_in_order
+from bench.execution.protocol import CellTask, Ended, Engine, Event
+from bench.execution.supply import Supply
 from bench.machine.devices import Slot, choose_slots
 from bench.machine.environment import command_line
 from bench.models import has_model, kept_models
@@ -19,7 +24,7 @@ from bench.options import RunOptions
 from bench.plan import Plan, make_plan, plan_document
 from bench.progress import make_display
 from bench.recording import find_record
-from bench.run_folder import choose_folder, locked, make_folder, write_plan
+from bench.run_folder import choose_folder, make_folder, write_plan
 from bench.summary import OK, introduce, print_plan, report_records
 from results.arrays import MAPS_FILE
 from results.epoch_states import ORACLE_FILE
@@ -98,7 +103,7 @@ def _reason(store: RunStore, cell: Cell, record: Record | None, options: RunOpti
 
 
 def execute(prepared: PreparedRun, command: str) -> Generator[Event]:
-    """Run the cells that are due and yield what happens to them; the run folder has to be locked.
+    """Run the cells that are due and yield what happens to them; other runs may share the run folder.
 
     A cell whose fit is kept in the run folder, as happens when only a metric or the test images have changed, is not
     fitted again.
@@ -108,18 +113,30 @@ def execute(prepared: PreparedRun, command: str) -> Generator[Event]:
         command: What the records say has made them.
 
     Raises:
-        BenchError: The run folder cannot be used.
-        ResultError: A record cannot be written.
+        BenchError: The run folder cannot be used, or a run that shares it has other data.
+        ResultError: A record or a claim cannot be written.
     """
     root, options = prepared.store.root, prepared.options
     logs = root / "logs"
     make_folder(logs)
-    write_plan(root, command, prepared.plan.keys)
     cells = [cell for cell in prepared.plan.cells if cell.key in prepared.due]
+    before = {cell.key: record for cell in cells if (record := prepared.records[cell.key]) is not None}
     task = CellTask(
         root, command, prepared.cache, options.keep_maps, options.keep_models, options.oracle, kept_models(root)
     )
-    yield from LocalWorkers(prepared.slots[: len(cells)], logs, task, options.time_limit).run(cells)
+    slots = prepared.slots[: len(cells)]
+    groups = groups_in_order(cells, lambda cell: cell.training_steps or 0, len(slots))
+    holder = Holder.this_process(command, fingerprints(cells), versions())
+    with Claims(root, holder, options.takeover_after) as claims:
+        check_companions(holder, claims.others(), root, strict=options.strict_environment)
+        write_plan(root, command, prepared.plan.cells)
+        supply = Supply(groups, before, claims, prepared.store, options.retry)
+        yield from _engine(options, slots, logs, task, holder).run(supply)
+
+
+def _engine(options: RunOptions, slots: Sequence[Slot], logs: Path, task: CellTask, holder: Holder) -> Engine:
+    memory = None if options.cell_memory is None else round(options.cell_memory * 1e9)
+    return LocalWorkers(slots, logs, task, CellLimits(options.cell_timeout, memory), f"{holder.id[:6]}-")
 
 
 def run(options: RunOptions, console: Console) -> int:
@@ -143,15 +160,15 @@ def run(options: RunOptions, console: Console) -> int:
         print_plan(plan, prepared.records, due, store.root, console)
         return OK
     console.print(f"run folder: {escape(str(store.root))}{prepared.choice}", highlight=False, soft_wrap=True)
-    with locked(store.root):
-        if not due:
-            console.print(f"[bold]nothing to do:[/] all {len(plan.cells)} cells have run before", highlight=False)
-        elif len(due) < len(plan.cells):
-            console.print(f"{len(due)} of {len(plan.cells)} cells to run, the others have run before")
-        if due and _is_interrupted(prepared, console):
-            return INTERRUPTED
-        remedy = "the same command with --retry-failed runs them again"
-        return report_records(prepared.current_records(), store, remedy, console)
+    make_folder(store.root)
+    if not due:
+        console.print(f"[bold]nothing to do:[/] all {len(plan.cells)} cells have run before", highlight=False)
+    elif len(due) < len(plan.cells):
+        console.print(f"{len(due)} of {len(plan.cells)} cells to run, the others have run before")
+    if due and _is_interrupted(prepared, console):
+        return INTERRUPTED
+    remedy = "the same command with --retry-failed runs them again"
+    return report_records(prepared.current_records(), store, remedy, console)
 
 
 def _is_interrupted(prepared: PreparedRun, console: Console) -> bool:

@@ -3,11 +3,13 @@
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from bench.cells import Cell
 from bench.errors import UsageError
 from results.atomic import write_atomically
 from results.store import RECORD_FILE, RunStore
@@ -16,6 +18,33 @@ from results.timing_store import TIMING_FOLDER
 RUNS = Path("runs")
 """Where runs go without ``--out``."""
 PLAN_FILE = "plan.json"
+
+
+@dataclass(frozen=True)
+class PlannedCell:
+    """What a run folder says of a cell before it has a record.
+
+    Attributes:
+        key: Of the record that it will have.
+        folder: Name of its folder.
+        method: Name in the registry.
+        scenario: ``COLLECTION/SCENARIO``.
+        seed: Of the cell.
+        training_steps: Optimiser steps to expect; ``None`` for a method that does not train.
+    """
+
+    key: str
+    folder: str
+    method: str
+    scenario: str
+    seed: int
+    training_steps: int | None = None
+
+    @classmethod
+    def of(cls, cell: Cell) -> "PlannedCell":
+        """What is said of a cell."""
+        name, scenario = cell.entrant.name, cell.scenario.id
+        return cls(cell.key, cell.id.folder, name, scenario, cell.seed, cell.training_steps)
 
 
 def new_folder() -> Path:
@@ -45,14 +74,26 @@ def choose_folder(out: Path | None, keys: Sequence[str]) -> tuple[Path, str]:
     return new_folder(), ""
 
 
-def write_plan(out: Path, command: str, keys: Sequence[str]) -> None:
-    """Keep the keys of the cells that a run folder is for.
+def write_plan(out: Path, command: str, cells: Sequence[Cell]) -> None:
+    """Keep which cells a run folder is for, unless it says so already.
 
     Raises:
         ResultError: The operating system refused.
     """
-    text = json.dumps({"command": command, "keys": list(keys)}, indent=1) + "\n"
+    named = sorted((PlannedCell.of(cell) for cell in cells), key=lambda cell: cell.key)
+    if read_plan(out) == named:
+        return
+    document = {"command": command, "keys": [cell.key for cell in named], "cells": [asdict(cell) for cell in named]}
+    text = json.dumps(document, indent=1) + "\n"
     write_atomically(out / PLAN_FILE, lambda file: file.write(text.encode()))
+
+
+def read_plan(out: Path) -> list[PlannedCell]:
+    """The cells that the last command wanted of a run folder, by key; empty if nothing says."""
+    try:
+        return [PlannedCell(**cell) for cell in json.loads((out / PLAN_FILE).read_text())["cells"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from bench.machine.environment import command_line, cpu_name
 from bench.options import RunOptions, TimingOptions
 from bench.progress import make_display
 from bench.run import execute, prepare, terminable
-from bench.run_folder import locked, new_folder, update_report
+from bench.run_folder import new_folder, update_report
 from bench.summary import FAILED, OK
 from bench.timing.backends import PRECISIONS, check_backend
 from bench.timing.job import Extras, Setup, Trigger
@@ -180,13 +180,12 @@ def _fit(options: TimingOptions, root: Path, device: str, console: Console) -> i
                 f"--datasets names {len(scenarios)} scenarios; detectors are timed as fitted on one\n"
                 f"  Name one of {', '.join(scenarios)}."
             )
-        with locked(root):
-            if prepared.due:
-                display = make_display(console, len(prepared.due))
-                with closing(execute(prepared, command_line())) as events, display:
-                    for event in events:
-                        display.show(event)
-            records += prepared.current_records()
+        if prepared.due:
+            display = make_display(console, len(prepared.due))
+            with closing(execute(prepared, command_line())) as events, display:
+                for event in events:
+                    display.show(event)
+        records += prepared.current_records()
     failed = [record for record in records if record.failure is not None]
     for record in failed:
         reason = record.failure.reason if record.failure else ""

@@ -31,6 +31,8 @@ MIGRATIONS: Mapping[int, Migration] = {
     2: _name_tf32,
     # Version 4 added thresholds, the conditions that images were taken under, and more notes on files; all optional.
     3: lambda document: {**document, "schema_version": 4},
+    # Version 5 added the attempts that were interrupted.
+    4: lambda document: {**document, "schema_version": 5},
 }
 
 

@@ -5,7 +5,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-SCHEMA_VERSION: Literal[4] = 4
+SCHEMA_VERSION: Literal[5] = 5
 
 Scalar = bool | int | float | str | None
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -195,10 +195,11 @@ class Record(_Strict):
         notes: What the evaluation had to correct in the ground truth, one phrase per image or defect.
         maps: Where the anomaly maps came from; ``None`` if from this cell.
         model: SHA-256 of the fitted detector's ``model.safetensors``; ``None`` if it was not kept.
+        interrupted: Why earlier attempts at the cell have left no record, one line each, such as a node that was lost.
         command: The command line that made it.
     """
 
-    schema_version: Literal[4] = SCHEMA_VERSION
+    schema_version: Literal[5] = SCHEMA_VERSION
     key: str
     fit_key: str | None = None
     status: Literal["ok", "failed"]
@@ -231,6 +232,7 @@ class Record(_Strict):
     model: str | None = None
     timings: Timings | None = None
     failure: Failure | None = None
+    interrupted: list[str] = Field(default_factory=list)
     environment: Environment
     command: str
     created: datetime

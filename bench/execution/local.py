@@ -5,21 +5,23 @@ import os
 import signal
 import threading
 import time
-from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.execution.protocol import CellTask, Ended, Event, Progressed, Started
+import psutil
+
+from bench.execution.protocol import Assignment, CellTask, Ended, Event, Interrupted, Progressed, Started
+from bench.execution.supply import LOOK_AGAIN, Supply
 from bench.execution.worker import serve
 from bench.machine.devices import Slot
 
 if TYPE_CHECKING:
-    from bench.cells import Cell
     from results.record import Failure
 
 _LOG_LINES = 40
@@ -27,65 +29,101 @@ _LOG_BYTES = 16_000
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
+@dataclass(frozen=True)
+class CellLimits:
+    """What a cell may take; ``None`` for no limit.
+
+    Attributes:
+        seconds: The start of its process included.
+        memory: Bytes of main memory, of its process and those that this has started.
+    """
+
+    seconds: float | None = None
+    memory: int | None = None
+
+    @property
+    def are_set(self) -> bool:
+        """Whether there is any."""
+        return self.seconds is not None or self.memory is not None
+
+
+NO_LIMITS = CellLimits()
+
+
 class LocalWorkers:
-    """Runs cells in worker processes of this machine; an :class:`bench.execution.protocol.Executor`.
+    """Runs cells in worker processes of this machine; an :class:`bench.execution.protocol.Engine`.
 
     Args:
         slots: One worker each.
         logs: Folder for what the workers print, one file each.
         task: What they do with a cell.
-        time_limit: Seconds after which a cell is given up and fails, the start of its process included; ``None`` for
-            no limit.
+        limits: Of a cell: one that exceeds them is ended and fails.
+        logs_of: Distinguishes the log files of this run from those of others that share the folder.
     """
 
-    def __init__(self, slots: Sequence[Slot], logs: Path, task: CellTask, time_limit: float | None = None) -> None:
+    def __init__(
+        self, slots: Sequence[Slot], logs: Path, task: CellTask, limits: CellLimits = NO_LIMITS, logs_of: str = ""
+    ) -> None:
         self._slots = slots
-        self._time_limit = time_limit
+        self._limits = limits
         self._logs = logs
+        self._logs_of = logs_of
         self._task = task
 
-    def run(self, cells: "Sequence[Cell]") -> Generator[Event]:
-        """Run the cells and yield what happens to them, each end as soon as it is there.
+    def run(self, supply: Supply) -> Generator[Event]:
+        """Run cells until all are recorded, and yield what happens to them, each end as soon as it is there.
 
         When the iterator is closed or an exception passes through, the workers are killed with what they were doing.
 
         Raises:
-            ResultError: A record cannot be written, for example because the disk is full.
+            ResultError: A record or a claim cannot be written, for example because the disk is full.
         """
-        waiting = deque(cells)
         workers: dict[Slot, _Worker] = {}
         try:
-            while waiting or any(worker.cell for worker in workers.values()):
-                for slot in self._slots:
-                    worker = workers.get(slot)
-                    if waiting and (worker is None or worker.cell is None):
-                        worker = workers[slot] = worker or _Worker(slot, self._logs, self._task)
-                        yield worker.start(waiting.popleft())
-                busy = [worker for worker in workers.values() if worker.cell]
-                wait(
-                    [*(worker.connection for worker in busy), *(worker.process.sentinel for worker in busy)],
-                    None if self._time_limit is None else 1,
-                )
+            while supply.is_open or any(worker.assignment for worker in workers.values()):
+                yield from self._hand_out(supply, workers)
+                yield from supply.recorded_elsewhere()
+                busy = [worker for worker in workers.values() if worker.assignment]
+                waits = self._limits.are_set or (supply.is_open and len(busy) < len(self._slots))
+                if busy:
+                    signs = [*(worker.connection for worker in busy), *(worker.process.sentinel for worker in busy)]
+                    wait(signs, LOOK_AGAIN if waits else None)
+                elif supply.is_open:
+                    time.sleep(LOOK_AGAIN)
                 for worker in busy:
-                    yield from worker.events()
-                    if self._time_limit is not None:
-                        yield from worker.ended_late(self._time_limit)
+                    yield from worker.events(supply)
+                    yield from worker.exceeding(self._limits, supply)
                     if worker.retired:
                         workers.pop(worker.slot).stop()
         finally:
             for worker in workers.values():
                 worker.stop()
 
+    def _hand_out(self, supply: Supply, workers: "dict[Slot, _Worker]") -> Iterator[Event]:
+        """Give every idle worker a cell, and start workers where there are cells for them."""
+        for slot in self._slots:
+            worker = workers.get(slot)
+            if worker is not None and worker.assignment:
+                continue
+            assignment = supply.take()
+            if assignment is None:
+                return
+            worker = workers[slot] = worker or _Worker(slot, self._log(slot), self._task)
+            yield worker.start(assignment)
+
+    def _log(self, slot: Slot) -> Path:
+        return self._logs / f"worker-{self._logs_of}{slot.index}.log"
+
 
 class _Worker:
     """The parent's side of one worker process."""
 
-    def __init__(self, slot: Slot, logs: Path, task: CellTask) -> None:
+    def __init__(self, slot: Slot, log: Path, task: CellTask) -> None:
         self.slot = slot
-        self.cell: Cell | None = None
+        self.assignment: Assignment | None = None
         self.retired = False
         self._task = task
-        self._log = logs / f"worker-{slot.index}.log"
+        self._log = log
         self._log_start = 0
         self._begun = 0.0
         # Fork would copy threads' locks and the CUDA state in whatever condition they are.
@@ -96,15 +134,15 @@ class _Worker:
             self.process.start()
         theirs.close()
 
-    def start(self, cell: "Cell") -> Started:
+    def start(self, assignment: Assignment) -> Started:
         """Hand the worker a cell."""
-        self.cell, self._begun = cell, time.monotonic()
+        self.assignment, self._begun = assignment, time.monotonic()
         self._log_start = self._log.stat().st_size if self._log.exists() else 0
         with suppress(OSError):  # it has died in between: its sentinel says so
-            self.connection.send(cell)
-        return Started(self.slot, cell)
+            self.connection.send(assignment)
+        return Started(self.slot, assignment.cell)
 
-    def events(self) -> Iterator[Event]:
+    def events(self, supply: Supply) -> Iterator[Event]:
         """What the worker has said since last time; that it died, if it did.
 
         Raises:
@@ -113,43 +151,60 @@ class _Worker:
         from methods.detector import Progress
 
         try:
-            while self.cell and self.connection.poll():
-                message, cell = self.connection.recv(), self.cell
+            while self.assignment and self.connection.poll():
+                message, assignment = self.connection.recv(), self.assignment
                 if isinstance(message, Progress):
-                    yield Progressed(self.slot, cell, message)
+                    yield Progressed(self.slot, assignment.cell, message)
                     continue
                 if isinstance(message, Exception):
                     raise message
-                self.cell = None
+                self.assignment = None
                 self.retired = message.failure is not None and message.failure.kind == "memory"
-                yield Ended(self.slot, cell, message)
+                supply.ended(assignment)
+                yield Ended(self.slot, assignment.cell, message)
         except (EOFError, OSError):
             self.process.join(5)
-        if self.cell and not self.process.is_alive():
-            cell, self.cell, self.retired = self.cell, None, True
-            yield Ended(self.slot, cell, self._task.record_death(cell, self.slot, self._death()))
+        if self.assignment and not self.process.is_alive():
+            failure = self._death()
+            if failure.kind == "killed" and supply.retry(self.assignment, failure):
+                cell, self.assignment, self.retired = self.assignment.cell, None, True
+                yield Interrupted(self.slot, cell, failure.reason)
+            else:
+                yield self._given_up(failure, supply)
 
-    def ended_late(self, limit: float) -> Iterator[Event]:
-        """End the process of a cell that has taken more seconds than it may, and record that.
+    def exceeding(self, limits: CellLimits, supply: Supply) -> Iterator[Event]:
+        """End the process of a cell that takes more than it may, and record that.
 
         Raises:
             ResultError: The record cannot be written.
         """
         from results.record import Failure
 
-        if self.cell is None or time.monotonic() - self._begun <= limit:
+        if self.assignment is None:
             return
-        cell, self.cell, self.retired = self.cell, None, True
+        if limits.seconds is not None and time.monotonic() - self._begun > limits.seconds:
+            reason = f"it was not done after the {limits.seconds:g} s of --cell-timeout"
+            yield self._given_up(Failure(kind="killed", reason=reason), supply)
+        elif limits.memory is not None and (taken := _resident(self.process.pid)) > limits.memory:
+            reason = f"it took {taken / 1e9:.1f} GB of memory, and --cell-memory is {limits.memory / 1e9:g}"
+            yield self._given_up(Failure(kind="memory", reason=reason), supply)
+
+    def _given_up(self, failure: "Failure", supply: Supply) -> Ended:
+        """End the process, if it still lives, and record why its cell has no metrics."""
+        assignment = self.assignment
+        assert assignment is not None
+        self.assignment, self.retired = None, True
         self.process.kill()
         self.process.join()
-        tail = log_tail(self._log, self._log_start)
-        failure = Failure(kind="killed", reason=f"it was not done after the {limit:g} s of --time-limit", log_tail=tail)
-        yield Ended(self.slot, cell, self._task.record_death(cell, self.slot, failure))
+        tail = failure.log_tail or log_tail(self._log, self._log_start)
+        record = self._task.record_failure(assignment, self.slot, failure.model_copy(update={"log_tail": tail}))
+        supply.ended(assignment)
+        return Ended(self.slot, assignment.cell, record)
 
     def stop(self) -> None:
         """End the process, whatever it is doing."""
         self.connection.close()
-        if self.cell is None and not self.retired:
+        if self.assignment is None and not self.retired:
             self.process.join(2)  # idle: it ends by itself when the connection closes
         self.process.kill()
         self.process.join()
@@ -158,12 +213,22 @@ class _Worker:
         from results.record import Failure
 
         code = self.process.exitcode or 0
-        tail = log_tail(self._log, self._log_start)
         if code >= 0:
-            return Failure(kind="bug", reason=f"the worker process ended with exit code {code}", log_tail=tail)
+            return Failure(kind="bug", reason=f"the worker process ended with exit code {code}")
         name = signal.Signals(-code).name
         hint = ", as the system does when memory runs out" if name == "SIGKILL" else ""
-        return Failure(kind="killed", reason=f"the worker process was ended by {name}{hint}", log_tail=tail)
+        return Failure(kind="killed", reason=f"the worker process was ended by {name}{hint}")
+
+
+def _resident(process: int | None) -> int:
+    """Bytes of main memory that a process and those that it has started hold."""
+    total = 0
+    with suppress(psutil.Error):
+        parent = psutil.Process(process)
+        for one in (parent, *parent.children(recursive=True)):
+            with suppress(psutil.Error):
+                total += one.memory_info().rss
+    return total
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """What every place where cells can run has in common: cells go in, events come out."""
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -13,8 +13,35 @@ if TYPE_CHECKING:  # they load torch, which a starting worker must not do before
     from collections.abc import Callable
 
     from bench.cells import Cell
+    from bench.execution.supply import Supply
     from methods.detector import Progress
     from results.record import Failure, Record
+    from results.store import Draft
+
+
+@dataclass(frozen=True, eq=False)
+class Assignment:
+    """A cell that this run has claimed.
+
+    Attributes:
+        cell: The cell.
+        token: Tells the claims of one cell apart.
+        superseded: A file from whose existence on another run has taken the cell over.
+        replaces: Whether the cell has a record that a new one is to replace.
+        interrupted: Why earlier attempts have left no record, one line each.
+        deaths: How many of them this run has lost.
+    """
+
+    cell: "Cell"
+    token: str
+    superseded: Path | None = None
+    replaces: bool = False
+    interrupted: tuple[str, ...] = ()
+    deaths: int = 0
+
+    def after(self, reason: str) -> "Assignment":
+        """The same once more after its process has died."""
+        return replace(self, interrupted=(*self.interrupted, reason), deaths=self.deaths + 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,22 +62,31 @@ class Progressed:
 
 
 @dataclass(frozen=True, eq=False)
-class Ended:
-    """A cell is recorded in the run folder, whether it worked or failed."""
+class Interrupted:
+    """The process or node that ran a cell has died, and the cell will be run again."""
 
     slot: Slot
+    cell: "Cell"
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class Ended:
+    """A cell is recorded in the run folder, whether it worked or failed; without a slot, by another run."""
+
+    slot: Slot | None
     cell: "Cell"
     record: "Record"
 
 
-Event = Started | Progressed | Ended
+Event = Started | Progressed | Interrupted | Ended
 
 
-class Executor(Protocol):
+class Engine(Protocol):
     """A place where cells run."""
 
-    def run(self, cells: "Sequence[Cell]") -> Generator[Event]:
-        """Run the cells and yield what happens to them; each ends once.
+    def run(self, supply: "Supply") -> Generator[Event]:
+        """Run cells until all are recorded, and yield what happens to them; each ends once.
 
         When the iterator is closed or an exception passes through, the cells that are running are given up.
 
@@ -81,8 +117,11 @@ class CellTask:
     oracle: bool = False
     kept: Mapping[str, Path] = field(default_factory=dict)
 
-    def run(self, cell: "Cell", slot: Slot, report: "Callable[[Progress], None]") -> "Record":
+    def run(self, assignment: Assignment, slot: Slot, report: "Callable[[Progress], None]") -> "Record":
         """Run a cell; whatever ends it becomes a failed record, and its traceback is printed.
+
+        Returns:
+            The record that the cell has by now: another run may have been first.
 
         Raises:
             ResultError: The record, or an array beside it, cannot be written.
@@ -90,26 +129,44 @@ class CellTask:
         import traceback
 
         from bench.cell import run_cell
-        from bench.recording import cell_fields, failure_of, record_cell, record_failure
-        from results.store import RunStore
+        from bench.recording import failure_of, record_cell
 
-        store, fields = RunStore(self.root), cell_fields(cell, slot, self.command)
+        cell, draft = assignment.cell, self._draft(assignment)
         try:
             kept = None if self.oracle else self.kept.get(cell.fit_key)
             result = run_cell(cell, slot, self.cache, report, kept, oracle=self.oracle)
         except Exception as error:
             with suppress(OSError):  # the disk is full
                 traceback.print_exc()
-            return record_failure(store, fields, failure_of(error))
-        return record_cell(store, cell, fields, result, keep_maps=self.keep_maps, keep_model=self.keep_models)
+            return self.record_failure(assignment, slot, failure_of(error))
+        fields = self._fields(assignment, slot)
+        return record_cell(draft, cell, fields, result, keep_maps=self.keep_maps, keep_model=self.keep_models)
 
-    def record_death(self, cell: "Cell", slot: Slot, failure: "Failure") -> "Record":
-        """Record a cell whose process has died before it could.
+    def record_failure(self, assignment: Assignment, slot: Slot, failure: "Failure") -> "Record":
+        """Record why a cell has no metrics, in the process that ran it or, if that has died, in another.
+
+        Returns:
+            The record that the cell has by now: another run may have been first.
 
         Raises:
             ResultError: The record cannot be written.
         """
-        from bench.recording import cell_fields, record_failure
+        from bench.recording import record_failure
+
+        return record_failure(self._draft(assignment), self._fields(assignment, slot), failure)
+
+    def _draft(self, assignment: Assignment) -> "Draft":
         from results.store import RunStore
 
-        return record_failure(RunStore(self.root), cell_fields(cell, slot, self.command), failure)
+        return RunStore(self.root).draft(
+            assignment.cell.id,
+            assignment.token,
+            replaces=assignment.replaces,
+            superseded=assignment.superseded,
+        )
+
+    def _fields(self, assignment: Assignment, slot: Slot) -> "Mapping[str, object]":
+        from bench.recording import cell_fields
+
+        fields = cell_fields(assignment.cell, slot, self.command)
+        return {**fields, "interrupted": list(assignment.interrupted)}

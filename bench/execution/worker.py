@@ -49,11 +49,11 @@ def serve(connection: Connection, slot: Slot, log: Path, task: CellTask) -> None
 
     while True:
         try:
-            cell = connection.recv()
+            assignment = connection.recv()
         except EOFError:
             return
         try:
-            record = task.run(cell, slot, report)
+            record = task.run(assignment, slot, report)
         except ResultError as error:
             connection.send(error)
             return

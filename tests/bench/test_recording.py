@@ -34,7 +34,8 @@ def test_kinds_of_failures(error: Exception, kind: str, reason: str) -> None:
 
 def test_a_failed_record_drops_the_arrays_of_earlier_attempts_and_keeps_a_model(tmp_path: Path) -> None:
     store = RunStore(tmp_path)
-    folder = store.cell_directory(CellId("m", "parts", "bolt", 0, "k" * 64))
+    cell = CellId("m", "parts", "bolt", 0, "k" * 64)
+    folder = store.cell_directory(cell)
     folder.mkdir(parents=True)
     for name in (REGIONS_FILE, DESCRIPTION_FILE):
         (folder / name).write_text("[]")
@@ -50,7 +51,7 @@ def test_a_failed_record_drops_the_arrays_of_earlier_attempts_and_keeps_a_model(
         "environment": environment(Slot(0, "cpu", 1)),
         "command": "bench run",
     }
-    record = record_failure(store, fields, Failure(kind="error", reason="no"))
+    record = record_failure(store.draft(cell), fields, Failure(kind="error", reason="no"))
     assert store.records() == [record]
     assert {path.name for path in folder.iterdir()} == {"record.json", DESCRIPTION_FILE}
 

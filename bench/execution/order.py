@@ -1,0 +1,30 @@
+"""The order in which cells are handed out."""
+
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bench.cells import Cell
+
+LAST = 4
+"""So many cells per slot, at the end, go by their length alone."""
+
+
+def groups_in_order(cells: "Sequence[Cell]", expected: "Callable[[Cell], float]", slots: int) -> "list[list[Cell]]":
+    """Scenario by scenario, so that each is decoded once; at the end the longest cells first, so that no slot idles.
+
+    Args:
+        cells: Scenario by scenario.
+        expected: Seconds, or anything in proportion, that a cell is expected to take.
+        slots: How many cells run at a time.
+
+    Returns:
+        Groups of cells that are best run in one place.
+    """
+    groups = [list(group) for _, group in groupby(cells, key=lambda cell: cell.scenario.id)]
+    last: list[Cell] = []
+    while groups and slots > 1 and len(last) < LAST * slots:
+        last += groups.pop()
+    longest_first = [sorted(group, key=expected, reverse=True) for group in groups]
+    return [*longest_first, sorted(last, key=expected, reverse=True)] if last else longest_first
