@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 
 from bench.cells import Cell
-from bench.execution.protocol import Ended, Event, Interrupted, Progressed, Started
+from bench.execution.events import Ended, Event, Interrupted, Progressed, Started
 from bench.machine.devices import Slot
 from methods.detector import Progress as Step
 from results.record import Record, Timings

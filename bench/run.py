@@ -13,9 +13,10 @@ from bench.cells import Cell
 from bench.datasets.cache import Cache, default_cache_directory
 from bench.execution.claims import Claims, Holder
 from bench.execution.companions import check_companions, fingerprints, versions
+from bench.execution.events import Ended, Event
 from bench.execution.local import CellLimits, LocalWorkers
 from bench.execution.order import groups_in_order
-from bench.execution.protocol import CellTask, Ended, Engine, Event
+from bench.execution.protocol import CellTask, Engine
 from bench.execution.supply import Supply
 from bench.machine.devices import Slot, choose_slots
 from bench.machine.environment import command_line

@@ -54,8 +54,8 @@ def check_companions(holder: Holder, others: Sequence[Holder], root: Path, *, st
     for other in others:
         _check_versions(holder.packages, other.packages, other.label)
     for record in RunStore(root).records():
-        theirs = {"python": record.environment.python, **record.environment.packages}
-        _check_versions(holder.packages, theirs, f"the record of {record.method} on {record.scenario}")
+        recorded = {"python": record.environment.python, **record.environment.packages}
+        _check_versions(holder.packages, recorded, f"the record of {record.method} on {record.scenario}")
 
 
 def _check_versions(ours: Mapping[str, str], theirs: Mapping[str, str], whose: str) -> None:

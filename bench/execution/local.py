@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from bench.execution.protocol import Assignment, CellTask, Ended, Event, Interrupted, Progressed, Started
+from bench.execution.events import Assignment, Ended, Event, Interrupted, Progressed, Started
+from bench.execution.protocol import CellTask
 from bench.execution.supply import LOOK_AGAIN, Supply
 from bench.execution.worker import serve
 from bench.machine.devices import Slot
@@ -86,8 +87,10 @@ class LocalWorkers:
                 busy = [worker for worker in workers.values() if worker.assignment]
                 waits = self._limits.are_set or (supply.is_open and len(busy) < len(self._slots))
                 if busy:
-                    signs = [*(worker.connection for worker in busy), *(worker.process.sentinel for worker in busy)]
-                    wait(signs, LOOK_AGAIN if waits else None)
+                    wait(
+                        [*(worker.connection for worker in busy), *(worker.process.sentinel for worker in busy)],
+                        LOOK_AGAIN if waits else None,
+                    )
                 elif supply.is_open:
                     time.sleep(LOOK_AGAIN)
                 for worker in busy:

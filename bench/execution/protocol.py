@@ -1,91 +1,28 @@
-"""What every place where cells can run has in common: cells go in, events come out."""
+"""What every place where cells can run has in common: it runs a supply of cells and tells what happens to them."""
 
 from collections.abc import Generator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from bench.datasets.cache import Cache
+from bench.execution.events import Assignment, Event
+from bench.execution.supply import Supply
 from bench.machine.devices import Slot
 
 if TYPE_CHECKING:  # they load torch, which a starting worker must not do before it has set its threads
     from collections.abc import Callable
 
-    from bench.cells import Cell
-    from bench.execution.supply import Supply
     from methods.detector import Progress
     from results.record import Failure, Record
     from results.store import Draft
 
 
-@dataclass(frozen=True, eq=False)
-class Assignment:
-    """A cell that this run has claimed.
-
-    Attributes:
-        cell: The cell.
-        token: Tells the claims of one cell apart.
-        superseded: A file from whose existence on another run has taken the cell over.
-        replaces: Whether the cell has a record that a new one is to replace.
-        interrupted: Why earlier attempts have left no record, one line each.
-        deaths: How many of them this run has lost.
-    """
-
-    cell: "Cell"
-    token: str
-    superseded: Path | None = None
-    replaces: bool = False
-    interrupted: tuple[str, ...] = ()
-    deaths: int = 0
-
-    def after(self, reason: str) -> "Assignment":
-        """The same once more after its process has died."""
-        return replace(self, interrupted=(*self.interrupted, reason), deaths=self.deaths + 1)
-
-
-@dataclass(frozen=True, eq=False)
-class Started:
-    """A worker has begun a cell."""
-
-    slot: Slot
-    cell: "Cell"
-
-
-@dataclass(frozen=True, eq=False)
-class Progressed:
-    """A cell has come this far."""
-
-    slot: Slot
-    cell: "Cell"
-    progress: "Progress"
-
-
-@dataclass(frozen=True, eq=False)
-class Interrupted:
-    """The process or node that ran a cell has died, and the cell will be run again."""
-
-    slot: Slot
-    cell: "Cell"
-    reason: str
-
-
-@dataclass(frozen=True, eq=False)
-class Ended:
-    """A cell is recorded in the run folder, whether it worked or failed; without a slot, by another run."""
-
-    slot: Slot | None
-    cell: "Cell"
-    record: "Record"
-
-
-Event = Started | Progressed | Interrupted | Ended
-
-
 class Engine(Protocol):
     """A place where cells run."""
 
-    def run(self, supply: "Supply") -> Generator[Event]:
+    def run(self, supply: Supply) -> Generator[Event]:
         """Run cells until all are recorded, and yield what happens to them; each ends once.
 
         When the iterator is closed or an exception passes through, the cells that are running are given up.

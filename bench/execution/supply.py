@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bench.execution.claims import Claim, Claims
-from bench.execution.protocol import Assignment, Ended
+from bench.execution.events import Assignment, Ended
 
 if TYPE_CHECKING:
     from bench.cells import Cell
