@@ -30,7 +30,7 @@ from bench.summary import OK, introduce, print_plan, report_records
 from results.arrays import MAPS_FILE
 from results.epoch_states import ORACLE_FILE
 from results.record import Record
-from results.store import RunStore
+from results.store import RunStore, safe_name
 
 INTERRUPTED = 130
 
@@ -137,7 +137,9 @@ def execute(prepared: PreparedRun, command: str) -> Generator[Event]:
 
 def _engine(options: RunOptions, slots: Sequence[Slot], logs: Path, task: CellTask, holder: Holder) -> Engine:
     memory = None if options.cell_memory is None else round(options.cell_memory * 1e9)
-    return LocalWorkers(slots, logs, task, CellLimits(options.cell_timeout, memory), f"{holder.id[:6]}-")
+    return LocalWorkers(
+        slots, logs, task, CellLimits(options.cell_timeout, memory), f"{safe_name(holder.host)}-{holder.pid}-"
+    )
 
 
 def run(options: RunOptions, console: Console) -> int:

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from bench.cells import Cell
 from bench.datasets.cache import Cache
-from bench.execution.protocol import Ended, Progressed, Started
+from bench.execution.events import Ended, Progressed, Started
 from bench.machine.devices import Slot
 from bench.machine.environment import environment
 from bench.options import RunOptions

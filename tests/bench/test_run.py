@@ -142,8 +142,11 @@ def test_a_killed_run_continues_to_the_same_results(
 
 def test_ctrl_c_stops_cleanly(start: Start, data_root: Path, tmp_path: Path) -> None:
     process = start(*arguments(data_root, "--set", "tiny.pause=30", "--workers", 2))
-    log = tmp_path / "out/logs/worker-0.log"
-    wait_for(lambda: (log.exists() and "about to fit" in log.read_text()) or process.poll() is not None)
+
+    def log() -> str:
+        return "".join(path.read_text() for path in tmp_path.glob("out/logs/worker-*-0.log"))
+
+    wait_for(lambda: "about to fit" in log() or process.poll() is not None)
     children = psutil.Process(process.pid).children(recursive=True)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
     output, _ = process.communicate(timeout=60)

@@ -99,3 +99,71 @@ def test_any_name_gives_a_harmless_folder(tmp_path, record, name):
     assert len(directory.name) < 200
     directory.mkdir(parents=True)
     assert safe_name(name)
+
+
+def test_a_draft_becomes_the_cells_folder_at_once(tmp_path, record):
+    store = RunStore(tmp_path)
+    draft = store.draft(record, "1", replaces=False)
+    draft.write(record)
+    (draft.directory / "maps.npz").write_bytes(b"maps")
+    assert store.records() == []
+    assert draft.publish()
+    assert store.records() == [record]
+    assert (store.cell_directory(record) / "maps.npz").read_bytes() == b"maps"
+    assert not draft.directory.exists()
+
+
+def test_of_two_drafts_of_a_first_record_one_is_published(tmp_path, record):
+    store = RunStore(tmp_path)
+    late = record.model_copy(update={"training_steps": 800})
+    drafts = [store.draft(record, token, replaces=False) for token in "12"]
+    for draft, written in zip(drafts, (record, late), strict=True):
+        draft.write(written)
+        (draft.directory / "maps.npz").write_text(str(written.training_steps))
+    assert [draft.publish() for draft in drafts] == [True, False]
+    assert store.records() == [record]
+    assert (store.cell_directory(record) / "maps.npz").read_text() == str(record.training_steps)
+    assert not any(draft.directory.exists() for draft in drafts)
+
+
+def test_a_draft_replaces_what_it_has_and_leaves_the_rest(tmp_path, record):
+    store = RunStore(tmp_path)
+    folder = store.write(record).parent
+    for name in ("maps.npz", "model.safetensors"):
+        (folder / name).write_text("old")
+    draft = store.draft(record)
+    retried = record.model_copy(update={"training_steps": 800})
+    draft.write(retried)
+    (draft.directory / "regions.json").write_text("[]")
+    assert draft.publish(remove=["maps.npz"])
+    assert store.records() == [retried]
+    assert {path.name for path in folder.iterdir()} == {"record.json", "model.safetensors", "regions.json"}
+
+
+def test_a_draft_of_a_cell_that_was_taken_over_replaces_nothing(tmp_path, record):
+    store = RunStore(tmp_path)
+    store.write(record)
+    (tmp_path / "claim.2").touch()
+    draft = store.draft(record, superseded=tmp_path / "claim.2")
+    draft.write(record.model_copy(update={"training_steps": 800}))
+    assert not draft.publish()
+    assert store.records() == [record]
+
+
+def test_a_folder_without_a_record_is_no_obstacle(tmp_path, record):
+    store = RunStore(tmp_path)
+    store.cell_directory(record).mkdir(parents=True)
+    (store.cell_directory(record) / "maps.npz").touch()
+    draft = store.draft(record, replaces=False)
+    draft.write(record)
+    assert draft.publish()
+    assert store.records() == [record]
+
+
+def test_a_draft_left_by_an_earlier_attempt_is_removed(tmp_path, record):
+    store = RunStore(tmp_path)
+    first, second = store.draft(record, "1").directory, store.draft(record, "2").directory
+    for directory in (first, second):
+        directory.mkdir(parents=True)
+    store.draft(record, "1")
+    assert (first.exists(), second.exists()) == (False, True)
