@@ -29,7 +29,7 @@ from bench.artefacts.running import Run, predict_by
 from bench.datasets.bit_depth import bit_depth
 from bench.datasets.cache import Cache, default_cache_directory
 from bench.datasets.images import decode_images
-from bench.errors import BenchError
+from bench.errors import user_errors
 from bench.models import load_detector
 from bench.option_types import default_data_root
 from bench.scoring import read_and_check
@@ -173,8 +173,8 @@ def main() -> None:
                 continue
             try:
                 variants[name] = make()
-            except BenchError as error:
-                print(f"{name}: {str(error).splitlines()[0]}")
+            except user_errors() as error:
+                print(f"{name}: not measured: {str(error).splitlines()[0]}")
         times = time_in_turn(variants, test.pixels, arguments.rounds)
         maps = {
             name: predict_by(run, test.pixels, 1, scenario.names)
