@@ -15,8 +15,10 @@ from bench.commands.export import export
 from bench.commands.flags import add_command, add_late_command
 from bench.commands.methods import methods
 from bench.commands.new_method import new_method
+from bench.commands.plan import plan
 from bench.commands.report import report
 from bench.commands.run import run
+from bench.commands.status import status
 from bench.commands.submit import submit
 from bench.commands.time import time
 from bench.commands.weights import app as weights
@@ -65,6 +67,8 @@ def _root(
 
 
 add_command(app, run, config_file=True)
+add_command(app, plan, config_file=True)
+add_command(app, status)
 add_command(app, evaluate)
 add_command(app, time)
 add_command(app, export)

@@ -61,8 +61,8 @@ class RunOptions:
         keep_models: Keep the fitted detectors, to predict with them again.
         oracle: Also evaluate every epoch's state on the test images, to show what choosing among them would gain.
         force: Run in a precision that this CPU only emulates, which takes ages.
-        dry_run: Only print what would be run; fetches missing weights, whose digest names a cell.
-        json: Print what --dry-run prints as JSON.
+        dry_run: Only print what would be run, as bench plan does; fetches missing weights, whose digest names a cell.
+        json: Print that as JSON.
         retry_failed: Run the cells again that failed before.
         cell_timeout: Seconds after which a cell is given up and fails, such as one whose method hangs.
         cell_memory: GB of main memory beyond which a cell is given up and fails.

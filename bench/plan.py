@@ -1,7 +1,7 @@
 """Methods × scenarios × seeds → the cells of a run."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -97,26 +97,14 @@ def make_plan(options: RunOptions, cache: Cache) -> Plan:
     )
 
 
-def plan_document(
-    plan: Plan, records: Mapping[str, Record | None], due: Mapping[str, str], out: Path
-) -> dict[str, object]:
-    """What would be done, for programs: plain values that JSON can hold.
+def cell_document(cell: Cell, record: Record | None, due: str | None) -> dict[str, object]:
+    """What would be done with a cell, for programs: plain values that JSON can hold.
 
     Args:
-        plan: The cells.
-        records: Their records so far, by key.
-        due: Why each cell that would run is to run, by key.
-        out: The run folder.
+        cell: The cell.
+        record: Its record so far.
+        due: Why it is to run; ``None`` if it is not.
     """
-    return {
-        "run_folder": str(out),
-        "photographs": plan.photographs,
-        "passed_over": list(plan.passed_over),
-        "cells": [_cell_document(cell, records[cell.key], due.get(cell.key)) for cell in plan.cells],
-    }
-
-
-def _cell_document(cell: Cell, record: Record | None, due: str | None) -> dict[str, object]:
     entrant = cell.entrant
     return {
         "method": entrant.name,

@@ -13,6 +13,7 @@ from rich.table import Column
 
 from bench.cells import Cell
 from bench.execution.events import Ended, Event, Interrupted, Progressed, Started
+from bench.forecast import duration
 from bench.machine.devices import Slot
 from methods.detector import Progress as Step
 from results.record import Record, Timings
@@ -38,13 +39,6 @@ class Display(Protocol):
 def make_display(console: Console, total: int) -> Display:
     """Choose the display that ``console`` can show, for ``total`` cells."""
     return LiveDisplay(console, total) if console.is_terminal else LogDisplay(console, total)
-
-
-def duration(seconds: float) -> str:
-    """Seconds as ``h:mm:ss``, or ``m:ss`` below an hour."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 @dataclass

@@ -4,6 +4,7 @@ import signal
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from rich.console import Console
@@ -18,15 +19,16 @@ from bench.execution.local import CellLimits, LocalWorkers
 from bench.execution.order import groups_in_order
 from bench.execution.protocol import CellTask, Engine
 from bench.execution.supply import Supply
+from bench.forecast import Forecast, device_name, observe
 from bench.machine.devices import Slot, choose_slots
-from bench.machine.environment import command_line
+from bench.machine.environment import command_line, cpu_name, gpu_name
 from bench.models import has_model, kept_models
 from bench.options import RunOptions
-from bench.plan import Plan, make_plan, plan_document
+from bench.plan import Plan, make_plan
 from bench.progress import make_display
 from bench.recording import find_record
-from bench.run_folder import choose_folder, make_folder, write_plan
-from bench.summary import OK, introduce, print_plan, report_records
+from bench.run_folder import RUNS, PlannedCell, choose_folder, make_folder, write_plan
+from bench.summary import introduce, report_records
 from results.arrays import MAPS_FILE
 from results.epoch_states import ORACLE_FILE
 from results.record import Record
@@ -58,6 +60,23 @@ class PreparedRun:
     choice: str
     records: Mapping[str, Record | None]
     due: Mapping[str, str]
+
+    @property
+    def device(self) -> str:
+        """What the first worker runs on, as far as times depend on it."""
+        slot = self.slots[0]
+        return device_name(gpu_name(slot.device) if slot.device != "cpu" else None, cpu_name(), slot.threads)
+
+    @cached_property
+    def forecast(self) -> Forecast:
+        """What cells are expected to take, from those in the run folder and in the runs under ``runs``."""
+        folders = {self.store.root.absolute(), *(path.absolute() for path in RUNS.glob("*"))}
+        return Forecast(observe(sorted(folders)), self.device)
+
+    def expected_seconds(self, cell: Cell) -> float:
+        """Seconds that a cell is expected to take; 0 if nothing is known of its method."""
+        estimate = self.forecast.estimate(PlannedCell.of(cell).task)
+        return estimate.seconds if estimate else 0.0
 
     def current_records(self) -> list[Record]:
         """The records that the cells of the plan have by now.
@@ -126,7 +145,7 @@ def execute(prepared: PreparedRun, command: str) -> Generator[Event]:
         root, command, prepared.cache, options.keep_maps, options.keep_models, options.oracle, kept_models(root)
     )
     slots = prepared.slots[: len(cells)]
-    groups = groups_in_order(cells, lambda cell: cell.training_steps or 0, len(slots))
+    groups = groups_in_order(cells, prepared.expected_seconds, len(slots))
     holder = Holder.this_process(command, fingerprints(cells), versions())
     with Claims(root, holder, options.takeover_after) as claims:
         check_companions(holder, claims.others(), root, strict=options.strict_environment)
@@ -155,13 +174,7 @@ def run(options: RunOptions, console: Console) -> int:
     """
     prepared = prepare(options)
     plan, store, due = prepared.plan, prepared.store, prepared.due
-    if options.dry_run and options.json:
-        console.print_json(data=plan_document(plan, prepared.records, due, store.root))
-        return OK
     introduce(plan, prepared.slots, console)
-    if options.dry_run:
-        print_plan(plan, prepared.records, due, store.root, console)
-        return OK
     console.print(f"run folder: {escape(str(store.root))}{prepared.choice}", highlight=False, soft_wrap=True)
     make_folder(store.root)
     if not due:

@@ -6,14 +6,18 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
-from bench.cells import Cell
 from bench.errors import UsageError
+from bench.forecast import Task
 from results.atomic import write_atomically
 from results.store import RECORD_FILE, RunStore
 from results.timing_store import TIMING_FOLDER
+
+if TYPE_CHECKING:  # it loads torch, which bench status does without
+    from bench.cells import Cell
 
 RUNS = Path("runs")
 """Where runs go without ``--out``."""
@@ -31,6 +35,8 @@ class PlannedCell:
         scenario: ``COLLECTION/SCENARIO``.
         seed: Of the cell.
         training_steps: Optimiser steps to expect; ``None`` for a method that does not train.
+        train_images: Normal images to fit on.
+        test_images: Images to predict and score.
     """
 
     key: str
@@ -39,12 +45,25 @@ class PlannedCell:
     scenario: str
     seed: int
     training_steps: int | None = None
+    train_images: int = 0
+    test_images: int = 0
 
     @classmethod
-    def of(cls, cell: Cell) -> "PlannedCell":
+    def of(cls, cell: "Cell") -> "PlannedCell":
         """What is said of a cell."""
-        name, scenario = cell.entrant.name, cell.scenario.id
-        return cls(cell.key, cell.id.folder, name, scenario, cell.seed, cell.training_steps)
+        scenario = cell.scenario
+        named = (cell.key, cell.id.folder, cell.entrant.name, scenario.id, cell.seed)
+        return cls(*named, cell.training_steps, len(scenario.train), len(scenario.test))
+
+    @property
+    def task(self) -> Task:
+        """What is to be done in it, as far as its time depends on it."""
+        return Task(self.method, self.scenario, self.training_steps, self.train_images, self.test_images)
+
+    @property
+    def label(self) -> str:
+        """Method, scenario and seed, for display."""
+        return f"{self.method} · {self.scenario} · {self.seed}"
 
 
 def new_folder() -> Path:
@@ -74,7 +93,7 @@ def choose_folder(out: Path | None, keys: Sequence[str]) -> tuple[Path, str]:
     return new_folder(), ""
 
 
-def write_plan(out: Path, command: str, cells: Sequence[Cell]) -> None:
+def write_plan(out: Path, command: str, cells: "Sequence[Cell]") -> None:
     """Keep which cells a run folder is for, unless it says so already.
 
     Raises:

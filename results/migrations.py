@@ -31,7 +31,7 @@ MIGRATIONS: Mapping[int, Migration] = {
     2: _name_tf32,
     # Version 4 added thresholds, the conditions that images were taken under, and more notes on files; all optional.
     3: lambda document: {**document, "schema_version": 4},
-    # Version 5 added the attempts that were interrupted.
+    # Version 5 added the attempts that were interrupted and the peak of memory, both optional.
     4: lambda document: {**document, "schema_version": 5},
 }
 

@@ -195,6 +195,8 @@ class Record(_Strict):
         notes: What the evaluation had to correct in the ground truth, one phrase per image or defect.
         maps: Where the anomaly maps came from; ``None`` if from this cell.
         model: SHA-256 of the fitted detector's ``model.safetensors``; ``None`` if it was not kept.
+        peak_memory: Most bytes of main memory that the process of the cell has held, what it had kept of earlier cells
+            included; ``None`` where nobody counted.
         interrupted: Why earlier attempts at the cell have left no record, one line each, such as a node that was lost.
         command: The command line that made it.
     """
@@ -231,6 +233,7 @@ class Record(_Strict):
     maps: MapsSource | None = None
     model: str | None = None
     timings: Timings | None = None
+    peak_memory: int | None = None
     failure: Failure | None = None
     interrupted: list[str] = Field(default_factory=list)
     environment: Environment

@@ -3,6 +3,7 @@
 import dataclasses
 
 from bench.commands.flags import INTERRUPTED, console
+from bench.commands.plan import plan
 from bench.errors import UsageError
 from bench.options import RunOptions
 
@@ -12,14 +13,16 @@ def run(options: RunOptions) -> int:
 
     Exit code: 0 all cells worked, 1 a bug, 2 the command makes no sense, 3 some cells failed, 130 interrupted.
     """
-    from bench.run import run as execute
-
     if options.json and not options.dry_run:
         raise UsageError("--json is the form in which --dry-run prints: pass both\n  Records of a run are JSON anyway.")
+    if options.dry_run:
+        return plan(options)
+    from bench.run import run as execute
+
     if not options.time:
         return execute(options, console())
     from bench.speed import time_run
 
     options = dataclasses.replace(options, keep_models=True)
     code = execute(options, console())
-    return code if options.dry_run or code == INTERRUPTED else max(code, time_run(options, console()))
+    return code if code == INTERRUPTED else max(code, time_run(options, console()))

@@ -75,8 +75,7 @@ def decode_images(
     decoded = partial(_decoded, paths, size, bits, center_crop)
     if not cache.enabled:
         return _in_memory(decoded(), shape)
-    recipe = [3, PIL.__version__, size, bits, center_crop, cache.digests(paths)]
-    entry = cache.directory / "decoded" / hashlib.sha256(json.dumps(recipe).encode()).hexdigest()
+    entry = _entry(paths, size, cache, bits, center_crop)
     found = _load(entry, shape)
     if found is not None:
         return found
@@ -93,6 +92,28 @@ def decode_images(
     except OSError as error:
         _log.warning("cannot write decoded images to %s (%s); continuing in memory", entry.parent, error)
     return _in_memory(decoded(), shape)
+
+
+def decoded_bytes(count: int, size: tuple[int, int]) -> int:
+    """What so many decoded images take, in memory and in the cache."""
+    return 3 * count * size[0] * size[1]
+
+
+def is_decoded(paths: Sequence[Path], size: tuple[int, int], cache: Cache, *, bits: int | None = None) -> bool:
+    """Whether the cache holds what :func:`decode_images` would return.
+
+    Raises:
+        DataError: A file cannot be read.
+    """
+    return cache.enabled and _entry(paths, size, cache, bits or 16, None).exists()
+
+
+def _entry(
+    paths: Sequence[Path], size: tuple[int, int], cache: Cache, bits: int, center_crop: tuple[int, int] | None
+) -> Path:
+    """The file of some images in the cache, named by everything that they depend on."""
+    recipe = [3, PIL.__version__, size, bits, center_crop, cache.digests(paths)]
+    return cache.directory / "decoded" / hashlib.sha256(json.dumps(recipe).encode()).hexdigest()
 
 
 def _decode(

@@ -272,6 +272,16 @@ class Holders:
         return f"{holder.label}, silent for {now - since:.0f} s" if now - since > self._silence else ""
 
 
+def all_claims(root: Path) -> dict[str, Claim]:
+    """The claim that holds each cell of a run folder that was ever claimed, by the name of its folder."""
+    last: dict[str, tuple[int, Path]] = {}
+    for path in (root / WORK_FOLDER / "claims").glob("*"):
+        cell, _, number = path.name.rpartition(".")
+        if cell and not cell.startswith(".") and number.isdecimal() and int(number) > last.get(cell, (0, path))[0]:
+            last[cell] = (int(number), path)
+    return {cell: _read_claim(path, cell, number) for cell, (number, path) in last.items()}
+
+
 def _read_claim(path: Path, cell: str, number: int) -> Claim:
     document = _read(path)
     try:

@@ -10,6 +10,7 @@ from bench.datasets.cache import Cache
 from bench.execution.events import Assignment, Event
 from bench.execution.supply import Supply
 from bench.machine.devices import Slot
+from bench.machine.memory import forget_peak, peak_memory
 
 if TYPE_CHECKING:  # they load torch, which a starting worker must not do before it has set its threads
     from collections.abc import Callable
@@ -69,6 +70,7 @@ class CellTask:
         from bench.recording import failure_of, record_cell
 
         cell, draft = assignment.cell, self._draft(assignment)
+        forget_peak()
         try:
             kept = None if self.oracle else self.kept.get(cell.fit_key)
             result = run_cell(cell, slot, self.cache, report, kept, oracle=self.oracle)
@@ -76,7 +78,7 @@ class CellTask:
             with suppress(OSError):  # the disk is full
                 traceback.print_exc()
             return self.record_failure(assignment, slot, failure_of(error))
-        fields = self._fields(assignment, slot)
+        fields = {**self._fields(assignment, slot), "peak_memory": peak_memory()}
         return record_cell(draft, cell, fields, result, keep_maps=self.keep_maps, keep_model=self.keep_models)
 
     def record_failure(self, assignment: Assignment, slot: Slot, failure: "Failure") -> "Record":
@@ -105,5 +107,4 @@ class CellTask:
     def _fields(self, assignment: Assignment, slot: Slot) -> "Mapping[str, object]":
         from bench.recording import cell_fields
 
-        fields = cell_fields(assignment.cell, slot, self.command)
-        return {**fields, "interrupted": list(assignment.interrupted)}
+        return {**cell_fields(assignment.cell, slot, self.command), "interrupted": list(assignment.interrupted)}

@@ -12,11 +12,12 @@ from rich.console import Console
 from bench.cells import Cell
 from bench.datasets.cache import Cache
 from bench.execution.events import Ended, Progressed, Started
+from bench.forecast import duration
 from bench.machine.devices import Slot
 from bench.machine.environment import environment
 from bench.options import RunOptions
 from bench.plan import make_plan
-from bench.progress import LiveDisplay, LogDisplay, Pace, duration, make_display
+from bench.progress import LiveDisplay, LogDisplay, Pace, make_display
 from methods.detector import Progress
 from results.record import Failure, Record, Timings
 
