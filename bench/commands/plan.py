@@ -109,8 +109,8 @@ def _print_sums(prepared: "PreparedRun", outlook: "Outlook", terminal: "Console"
         say(f"run folder: {size(outlook.results)} more{rest}")
     if outlook.unknown:
         say(
-            f"nothing is known of {', '.join(outlook.unknown)}: a run at a small --train-scale, in the same run folder or "
-            "under runs/, tells how long a step is"
+            f"nothing is known of {', '.join(outlook.unknown)}: a run at a small --train-scale, in the same run folder "
+            "or under runs/, tells how long a step is"
         )
 
 

@@ -105,7 +105,7 @@ def is_decoded(paths: Sequence[Path], size: tuple[int, int], cache: Cache, *, bi
     Raises:
         DataError: A file cannot be read.
     """
-    return cache.enabled and _entry(paths, size, cache, bits or 16, None).exists()
+    return cache.enabled and _entry(paths, size, cache, bits or 16, None).with_suffix(".json").exists()
 
 
 def _entry(
