@@ -59,9 +59,8 @@ def main() -> None:
     arguments = parser.parse_args()
     start = measure(1, arguments.workers)
     print(f"load {os.getloadavg()[0]:.1f}; {arguments.workers} workers; start-up and one cell: {start['run']:.1f} s\n")
-    print(
-        "| cells | plan, ms a cell | run, ms a cell | of it the cell itself | the same again, s | status, s | report, s |"
-    )
+    heads = ("cells", "plan, ms a cell", "run, ms a cell", "the cell itself, ms", "again, s", "status, s", "report, s")
+    print(f"| {' | '.join(heads)} |")
     print("|---|---|---|---|---|---|---|")
     for cells in arguments.cells:
         spent = measure(cells, arguments.workers)

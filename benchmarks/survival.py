@@ -195,7 +195,10 @@ def survive(data: Path, out: Path, cells: int, seed: int, log: Path) -> tuple[li
         run.start()
     deeds = [misfortune.kill_worker, misfortune.kill_run, misfortune.kill_worker, misfortune.kill_worker]
     events = [*deeds, misfortune.stop_run, *deeds, misfortune.fill_disk, *deeds]
-    while not all([run.kept_up() for run in runs]):
+    while True:
+        ended = [run.kept_up() for run in runs]
+        if all(ended):
+            break
         records = len(list(out.glob("cells/*/record.json")))
         if events and records and records < cells - 60:
             events.pop(0)()
