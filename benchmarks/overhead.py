@@ -34,7 +34,7 @@ def measure(cells: int, workers: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_images(folder)
-        method = f"{REPOSITORY / 'benchmarks/swift.py'}:Swift"
+        method = f"{REPOSITORY / 'benchmarks/detectors/swift.py'}:Swift"
         # Seeds are the cheapest way to many cells; the command line would be too long for all of them.
         config = folder / "run.toml"
         config.write_text(f'methods = "{method}"\ndatasets = "parts"\nseeds = {list(range(cells))}\n')

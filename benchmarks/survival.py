@@ -32,6 +32,8 @@ from bench.execution.claims import all_claims
 REPOSITORY = Path(__file__).resolve().parents[1]
 TAKEOVER = 4.0
 """Seconds of silence after which the runs take each other for dead."""
+LAST = 100
+"""So many cells from the end nothing more happens but that a run is stopped."""
 
 
 def write_images(root: Path) -> None:
@@ -57,7 +59,7 @@ class Command:
 
     def __init__(self, data: Path, out: Path, cells: int, log: Path) -> None:
         seeds = ",".join(map(str, range(cells)))
-        method = f"{REPOSITORY / 'benchmarks/swift.py'}:Swift"
+        method = f"{REPOSITORY / 'benchmarks/detectors/swift.py'}:Swift"
         self._arguments = [
             *(sys.executable, "-m", "bench", "run", "--methods", method, "--datasets", "parts"),
             *("--data-root", str(data), "--seeds", seeds, "--out", str(out), "--workers", "2", "--device", "cpu"),
@@ -149,17 +151,17 @@ class Misfortune:
         ballast.unlink()
         self._say("disk free again")
 
-    def stop_run(self) -> None:
-        """Stop a run and its workers until its cells have been taken over, and let them go on."""
+    def stop_run(self) -> bool:
+        """Stop a run and its workers until its cells have been taken over, and let them go on; return whether."""
         run, other = self._random.sample(list(self._runs), 2)
-        if run.process is None or run.poll() is not None or other.poll() is not None:
-            return
+        if run.process is None or len(run.workers()) < 2 or len(other.workers()) < 2:
+            return False
         processes = [psutil.Process(run.process.pid), *run.workers()]
         for process in processes:
             process.suspend()
         holder = run.process.pid
         self._say(f"SIGSTOP of run {holder}")
-        until = time.monotonic() + 10 * TAKEOVER
+        until = time.monotonic() + 20 * TAKEOVER
         while time.monotonic() < until and not self._taken_over(holder):
             time.sleep(0.2)
             other.kept_up()
@@ -167,6 +169,7 @@ class Misfortune:
         for process in processes:
             process.resume()
         self._say(f"SIGCONT of run {holder}, {taken} of its cells taken over")
+        return True
 
     def _taken_over(self, pid: int) -> int:
         claims = all_claims(self._out).values()
@@ -194,15 +197,19 @@ def survive(data: Path, out: Path, cells: int, seed: int, log: Path) -> tuple[li
     for run in runs:
         run.start()
     deeds = [misfortune.kill_worker, misfortune.kill_run, misfortune.kill_worker, misfortune.kill_worker]
-    events = [*deeds, misfortune.stop_run, *deeds, misfortune.fill_disk, *deeds]
+    events = [*deeds, misfortune.fill_disk, *deeds, misfortune.fill_disk, *deeds]
+    stopped = False
     while True:
         ended = [run.kept_up() for run in runs]
         if all(ended):
             break
         records = len(list(out.glob("cells/*/record.json")))
-        if events and records and records < cells - 60:
+        if events and records and records < cells - LAST:
             events.pop(0)()
-        time.sleep(draw.uniform(1, 4))
+        elif not stopped and records >= cells - LAST:
+            # The other one takes them over when it has nothing else to do.
+            stopped = misfortune.stop_run()
+        time.sleep(draw.uniform(0.5, 2))
     if events:
         print(f"{len(events)} misfortunes were left when the cells were done: more --cells are needed")
     return runs, misfortune

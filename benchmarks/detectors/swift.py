@@ -1,6 +1,6 @@
 """A detector that takes milliseconds, so that what is left of a cell's time is the runner's own.
 
-Named on the command line as ``benchmarks/swift.py:Swift``.
+Named on the command line as ``benchmarks/detectors/swift.py:Swift``.
 """
 
 import time
