@@ -42,6 +42,9 @@ class Variant:
     precision: ArtefactPrecision
     tf32: bool
 
+    def __hash__(self) -> int:
+        return hash(self.identity)
+
     @property
     def label(self) -> str:
         """The title, numbered if several rows share it."""

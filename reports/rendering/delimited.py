@@ -273,8 +273,9 @@ def write_csv(columns: Columns[Line], lines: Iterable[Line]) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(columns)
+    makers = tuple(columns.values())
     for line in lines:
-        values = [value(line) for value in columns.values()]
+        values = [make(line) for make in makers]
         writer.writerow([protect(value) if isinstance(value, str) else value for value in values])
     return buffer.getvalue()
 
