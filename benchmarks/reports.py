@@ -81,7 +81,7 @@ def record(method: str, collection: Collection, scenario: str, seed: int) -> Rec
         timings=Timings(decode=1, fit=100, maps=2, metrics=1),
         environment=Environment(
             platform="Linux", python="3.12.3", cpu="A processor", threads=8, device="cuda:0", gpu="A card",
-            driver="570.1", packages={name: "1.2.3" for name in ("numpy", "numba", "pillow", "scipy", "timm", "torch")},
+            driver="570.1", packages=dict.fromkeys(("numpy", "numba", "pillow", "scipy", "timm", "torch"), "1.2.3"),
         ),
         command="bench run", created=datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=random.randrange(10**6)),
     )  # fmt: skip

@@ -99,7 +99,8 @@ _MEANS: Columns[_Mean] = {
     "seed_list": lambda line: " ".join(str(seed) for seed in sorted({seed for _, seed in line.mean.coverage})),
 }
 
-# How a cell ended, what it used, and how many seconds each stage took (no latency claim).
+# How a cell ended, after how many attempts that left no record; what it used, and how many seconds each stage took (no
+# latency claim).
 _CELLS: Columns[Result] = {
     "method": lambda result: result.record.method,
     "title": lambda result: result.variant.label,
@@ -108,6 +109,7 @@ _CELLS: Columns[Result] = {
     "seed": lambda result: result.record.seed,
     "status": lambda result: result.record.status,
     "failure": lambda result: result.record.failure.reason if result.record.failure else None,
+    "interrupted": lambda result: len(result.record.interrupted),
     "preset": lambda result: result.record.preset,
     "train_scale": lambda result: result.record.train_scale,
     "precision": lambda result: result.record.precision,
