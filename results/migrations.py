@@ -43,9 +43,21 @@ def load_record(path: Path) -> Record:
         ResultError: The file cannot be read, is no record, or was written by a newer version.
     """
     try:
-        document = json.loads(path.read_bytes())
+        text = path.read_bytes()
     except OSError as error:
         raise ResultError(f"cannot read the record {path}: {error.strerror or error}") from error
+    try:
+        record = Record.model_validate_json(text)
+    except ValidationError:
+        return _load_document(text, path)
+    # What has no version is of none, though the field has a default.
+    return record if "schema_version" in record.model_fields_set else _load_document(text, path)
+
+
+def _load_document(text: bytes, path: Path) -> Record:
+    """Read a record that is not, as it stands, one of the current version."""
+    try:
+        document = json.loads(text)
     except ValueError as error:
         raise ResultError(f"{path} is damaged ({error}); delete its folder and run again to redo the cell") from error
     if not isinstance(document, dict) or not isinstance(document.get("schema_version"), int):

@@ -107,7 +107,8 @@ def _mean(values: dict[Place, float]) -> Mean:
     if not coverage:
         return Mean(None, None, coverage)
     by_seed: dict[int, list[float]] = {}
-    for place in sorted(coverage):
+    # In any order: the sums are exact.
+    for place in coverage:
         by_seed.setdefault(place[1], []).append(values[place])
     per_seed = [fmean(scenarios) for scenarios in by_seed.values()]
     return Mean(fmean(per_seed), stdev(per_seed) if len(per_seed) > 1 else None, coverage)
@@ -122,6 +123,8 @@ def complete_grid(places: Iterable[Place]) -> frozenset[Place]:
     there = frozenset(places)
     scenarios = {scenario for scenario, _ in there}
     seeds = {seed for _, seed in there}
+    if len(there) == len(scenarios) * len(seeds):
+        return there
     whole_scenarios = {scenario for scenario in scenarios if all((scenario, seed) in there for seed in seeds)}
     whole_seeds = {seed for seed in seeds if all((scenario, seed) in there for scenario in scenarios)}
     if len(whole_scenarios) * len(seeds) > len(scenarios) * len(whole_seeds):

@@ -38,11 +38,16 @@ def example_sheets(results: Sequence[Result], notes: Sequence[str]) -> list[Exam
     Raises:
         results.errors.ResultError: An examples file is damaged.
     """
-    kept = [(result, examples) for result in results if result.ok and (examples := _examples(result))]
-    if not kept:
-        return []
-    seed = min(result.record.seed for result, _ in kept)
-    kept = [(result, examples) for result, examples in kept if result.record.seed == seed]
+    for seed in sorted({result.record.seed for result in results if result.ok}):
+        own = [result for result in results if result.ok and result.record.seed == seed]
+        kept = [(result, examples) for result in own if (examples := _examples(result))]
+        if kept:
+            return _sheets(kept, notes)
+    return []
+
+
+def _sheets(kept: Sequence[tuple[Result, Mapping[str, Example]]], notes: Sequence[str]) -> list[ExampleSheet]:
+    """Show the examples of some cells of the same scenario and seed."""
     images = {name: example for _, examples in reversed(kept) for name, example in examples.items()}
     tested = {image.name: image for result, _ in kept for image in result.record.images}
     ordered = sorted(images, key=lambda name: (name in tested and tested[name].anomalous, name))
@@ -53,7 +58,7 @@ def example_sheets(results: Sequence[Result], notes: Sequence[str]) -> list[Exam
     parts = [kept[start : start + METHODS_PER_FIGURE] for start in range(0, len(kept), METHODS_PER_FIGURE)]
     return [
         ExampleSheet(
-            title=f"{record.collection.title}, {record.scenario}, seed {seed}"
+            title=f"{record.collection.title}, {record.scenario}, seed {record.seed}"
             + (f", part {number} of {len(parts)}" if len(parts) > 1 else ""),
             names=tuple(ordered),
             defects=defects,

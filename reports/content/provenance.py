@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass
 
+from reports.content.environments import environment_differences
 from reports.content.selection import Result, Selection
 from reports.content.tables import count
 from reports.content.timings import TimingSelection
@@ -89,6 +90,7 @@ def _describe_row(variant: Variant, records: list[Record]) -> Description:
         Item("precision", f"{variant.precision}{', TF32' if variant.tf32 else ''}"),
         *([Item("implementation", "; ".join(paths))] if (paths := _paths(records)) else []),
         Item("protocol", variant.protocol_hash[:_HASH_LENGTH]),
+        *([Item("different environments", mixed)] if (mixed := environment_differences(records)) else []),
     ]
     return Description(variant.label, tuple(items))
 

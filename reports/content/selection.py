@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from reports.content.variants import Variant, identify, label_variants
@@ -61,7 +62,7 @@ class Selection:
     results: tuple[Result, ...]
     left_out: tuple[str, ...]
 
-    @property
+    @cached_property
     def parts(self) -> tuple[Part, ...]:
         """Every collection; in two parts if only some of its scenarios have saturation thresholds."""
         collections = {result.record.collection.name: result.record.collection for result in self.results}

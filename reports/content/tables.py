@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from reports.content.aggregate import Mean, Row, aggregate, best_rows, compared
+from reports.content.environments import environment_differences
 from reports.content.selection import Part, Result
 from reports.content.vocabulary import HALVES, metric_title, percent, table_metrics
 from results.published import published_accuracies, published_speeds
@@ -224,10 +225,12 @@ def _metric_columns(metrics: Sequence[str]) -> tuple[Column, ...]:
 
 
 def method_field(row: Row, marks: Marks, scales_differ: bool) -> Field:
-    """A row's method, with what its label must say."""
+    """A row's method, with what its label must say, and whether its cells ran in different environments."""
     scale = row.variant.train_scale
     scaled = (f"train scale {scale:g}",) if scales_differ and scale != 1 else ()
-    return Field(row.variant.label, tuple(marks.of(note) for note in (*scaled, *row.variant.notes)))
+    differences = environment_differences(result.record for result in row.results)
+    mixed = (f"records of this row come from different environments: {differences}",) if differences else ()
+    return Field(row.variant.label, tuple(marks.of(note) for note in (*scaled, *row.variant.notes, *mixed)))
 
 
 def _coverage_marks(row: Row, rows: int, same: bool, marks: Marks) -> tuple[str, ...]:

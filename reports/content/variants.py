@@ -42,6 +42,9 @@ class Variant:
     precision: ArtefactPrecision
     tf32: bool
 
+    def __hash__(self) -> int:
+        return hash(self.identity)
+
     @property
     def label(self) -> str:
         """The title, numbered if several rows share it."""
@@ -67,13 +70,15 @@ def identify(records: Sequence[Record]) -> dict[str, str]:
 
     A cell that failed before its weights were there does not know them: it belongs to the row of the same options.
     """
-    done = {_hash(record, _CHOSEN): variant_identity(record) for record in records if record.status == "ok"}
-    identities = {}
-    for record in records:
-        identity = variant_identity(record)
-        if record.status == "failed" and identity not in done.values():
-            identity = done.get(_hash(record, _CHOSEN), identity)
-        identities[record.key] = identity
+    identities = {record.key: variant_identity(record) for record in records}
+    failed = [record for record in records if record.status == "failed"]
+    if not failed:
+        return identities
+    done = {_hash(record, _CHOSEN): identities[record.key] for record in records if record.status == "ok"}
+    known = set(done.values())
+    for record in failed:
+        if identities[record.key] not in known:
+            identities[record.key] = done.get(_hash(record, _CHOSEN), identities[record.key])
     return identities
 
 

@@ -12,6 +12,7 @@ from reports.content.selection import Result, Selection
 from reports.content.tables import available_metrics
 from reports.content.thresholds import f1_metrics
 from reports.content.timings import TimingSelection
+from reports.content.variants import Variant
 from results.definition_values import DefinitionValue
 from results.record import Collection, Record, Threshold
 from results.timing_rows import TimingRow
@@ -27,12 +28,9 @@ Columns = Mapping[str, Callable[[Line], Value]]
 class _Metric(NamedTuple):
     """One metric of one cell."""
 
-    result: Result
+    variant: Variant
+    record: Record
     name: str
-
-    @property
-    def record(self) -> Record:
-        return self.result.record
 
 
 class _Mean(NamedTuple):
@@ -71,7 +69,7 @@ class _Definition(NamedTuple):
 # Values are fractions, empty where undefined for the reason beside them.
 _METRICS: Columns[_Metric] = {
     "method": lambda line: line.record.method,
-    "title": lambda line: line.result.variant.label,
+    "title": lambda line: line.variant.label,
     "collection": lambda line: line.record.collection.name,
     "scenario": lambda line: line.record.scenario,
     "seed": lambda line: line.record.seed,
@@ -99,7 +97,8 @@ _MEANS: Columns[_Mean] = {
     "seed_list": lambda line: " ".join(str(seed) for seed in sorted({seed for _, seed in line.mean.coverage})),
 }
 
-# How a cell ended, what it used, and how many seconds each stage took (no latency claim).
+# How a cell ended, after how many attempts that left no record; what it used, and how many seconds each stage took (no
+# latency claim).
 _CELLS: Columns[Result] = {
     "method": lambda result: result.record.method,
     "title": lambda result: result.variant.label,
@@ -108,6 +107,7 @@ _CELLS: Columns[Result] = {
     "seed": lambda result: result.record.seed,
     "status": lambda result: result.record.status,
     "failure": lambda result: result.record.failure.reason if result.record.failure else None,
+    "interrupted": lambda result: len(result.record.interrupted),
     "preset": lambda result: result.record.preset,
     "train_scale": lambda result: result.record.train_scale,
     "precision": lambda result: result.record.precision,
@@ -227,7 +227,12 @@ _TIMINGS: Columns[TimingRow] = {
 def metrics_csv(selection: Selection) -> str:
     """Every metric of every cell."""
     return write_csv(
-        _METRICS, [_Metric(result, name) for result in selection.results for name in sorted(result.record.metrics)]
+        _METRICS,
+        (
+            _Metric(result.variant, result.record, name)
+            for result in selection.results
+            for name in sorted(result.record.metrics)
+        ),
     )
 
 
@@ -275,7 +280,10 @@ def write_csv(columns: Columns[Line], lines: Iterable[Line]) -> str:
     writer.writerow(columns)
     for line in lines:
         values = [value(line) for value in columns.values()]
-        writer.writerow([protect(value) if isinstance(value, str) else value for value in values])
+        # Asked here first, as a run may have millions of values: a call each would take longer than all else.
+        writer.writerow(
+            [protect(value) if isinstance(value, str) and value.startswith(_FORMULA) else value for value in values]
+        )
     return buffer.getvalue()
 
 

@@ -135,9 +135,11 @@ def test_what_must_be_said_is_in_the_picture(tmp_path):
 def test_every_cell_is_a_dot_and_published_means_are_hollow():
     records = [make_record("dsr", MVTEC, scenario, seed) for scenario in ("pill", "zipper") for seed in (0, 1)]
     figure = draw_dots(plot_of((record, None) for record in records))
-    markers = [line for line in figure.axes[0].lines if len(line.get_xdata()) == 1]
-    assert sum(line.get_marker() == "o" for line in markers) == 4
-    assert [line.get_markerfacecolor() for line in markers if line.get_marker() == "D"].count("none") == 1
+    dots = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
+    assert sum(len(line.get_xdata()) for line in dots) == 4
+    assert len({line.get_color() for line in dots}) == len(dots) == 2
+    means = [line for line in figure.axes[0].lines if line.get_marker() == "D" and len(line.get_xdata()) == 1]
+    assert [line.get_markerfacecolor() for line in means].count("none") == 1
     assert "published mean" in words(figure)
 
 

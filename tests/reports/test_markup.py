@@ -82,7 +82,7 @@ def test_a_spreadsheet_takes_no_text_for_a_formula(text):
 def test_csv_holds_every_number_in_full():
     half = {"precision": "bf16", "fit_key": "ab" * 32, "implementation": {"search": "faiss"}}
     record = undefine(make_record(title="=cmd()", **half), "au_pro@0.3", "no, defect")
-    failed = fail(make_record(seed=1), 'line\n"quoted"')
+    failed = fail(make_record(seed=1, interrupted=["its worker died", "its node was lost"]), 'line\n"quoted"')
     selection = select([(record, None), (failed, None)])
     lines = list(csv.DictReader(io.StringIO(metrics_csv(selection))))
     assert {line["metric"]: line["value"] for line in lines} == {
@@ -92,6 +92,7 @@ def test_csv_holds_every_number_in_full():
     assert {line["title"] for line in lines} == {"'=cmd()"}
     results = list(csv.DictReader(io.StringIO(cells_csv(selection))))
     assert [(result["status"], result["failure"]) for result in results] == [("ok", ""), ("failed", 'line\n"quoted"')]
+    assert [result["interrupted"] for result in results] == ["0", "2"]
     assert [
         (result["precision"], result["tf32"], result["fit_key"], result["implementation"]) for result in results
     ] == [

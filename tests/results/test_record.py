@@ -76,6 +76,13 @@ def test_a_missing_file_is_named(tmp_path):
         load_record(tmp_path / "nowhere.json")
 
 
+def test_a_record_that_does_not_say_its_version_is_refused(tmp_path, record):
+    path = tmp_path / "record.json"
+    path.write_text(record.model_dump_json(exclude={"schema_version"}))
+    with pytest.raises(ResultError, match="has no schema_version"):
+        load_record(path)
+
+
 def test_an_unknown_field_is_refused(tmp_path, record):
     path = tmp_path / "record.json"
     path.write_text(json.dumps({**json.loads(record.model_dump_json()), "surprise": 1}))

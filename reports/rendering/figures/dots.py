@@ -1,5 +1,7 @@
 """The dot plot: a collection's accuracy, a dot per cell, a diamond per mean."""
 
+from typing import Any
+
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -83,13 +85,19 @@ def _panel(axes: Axes, plot: DotPlot, metric: str) -> None:
 
 def _dots(axes: Axes, plot: DotPlot, row: Row, metric: str, line: int) -> None:
     """Every cell's value; the scenarios one below the other so that they do not hide each other."""
+    # One artist a colour: there may be thousands of cells.
+    dots: dict[Any, list[tuple[float, float]]] = {}
+    colours = palette(_COLOURED_SCENARIOS)
+    indices = {scenario: index for index, scenario in enumerate(plot.scenarios)}
     for result in row.results:
         value = result.record.metrics.get(metric)
         if value is not None:
-            index = plot.scenarios.index(result.record.scenario)
+            index = indices[result.record.scenario]
             offset = _DOTS[0] + (_DOTS[1] - _DOTS[0]) * (index + 0.5) / len(plot.scenarios)
-            colour = palette(_COLOURED_SCENARIOS)[index] if _coloured(plot) else FAINT
-            axes.plot(100 * value, line + offset, "o", color=colour, ms=3.5, alpha=0.75, mew=0, zorder=2)
+            colour = colours[index] if _coloured(plot) else FAINT
+            dots.setdefault(colour, []).append((100 * value, line + offset))
+    for colour, places in dots.items():
+        axes.plot(*zip(*places, strict=True), "o", color=colour, ms=3.5, alpha=0.75, mew=0, zorder=2)
 
 
 def _coloured(plot: DotPlot) -> bool:
