@@ -90,6 +90,8 @@ def prepare(options: RunOptions) -> PreparedRun:
         ResultError: The run folder cannot be read.
     """
     if options.engine == "local":
+        if options.slurm or options.jobs is not None:
+            raise UsageError("--slurm and --jobs are for jobs of Slurm\n  Add --engine slurm, or leave them out.")
         slots = choose_slots(options.device, options.workers)
     else:
         options, slots = _for_jobs(options), []

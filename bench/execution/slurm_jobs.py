@@ -26,7 +26,7 @@ _QUEUE_INTERVAL = 10.0
 _TIMEOUTS = 1000
 """How often a job may reach its walltime; one that gets nothing done ends much earlier by itself."""
 # srun does not take it over from sbatch any more.
-_SETUP = 'export ${SLURM_CPUS_PER_TASK:+SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"}'
+_SETUP = '[ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"'
 
 
 class SlurmEngine:
@@ -65,24 +65,27 @@ class SlurmEngine:
             UsageError: Slurm refused the jobs, all have ended before the cells were recorded, or they cannot be
                 cancelled.
         """
-        is_done = False
         try:
-            if not self._queued():
+            yield from self._follow(supply)
+        except BaseException:
+            self._cancel()
+            raise
+        # Those that still wait would find nothing to do; those that run are about to end.
+        self._scancel(self._queued(), "--state=PENDING")
+
+    def _follow(self, supply: Supply) -> Iterator[Event]:
+        if not self._queued():
+            self._submit()
+        while True:
+            are_queued = self._are_queued()
+            yield from self._events(supply)
+            if not supply.is_open:
+                return
+            if not are_queued and self._submitted:
+                raise self._ended_early(supply)
+            if not are_queued:
                 self._submit()
-            while True:
-                are_queued = self._are_queued()
-                yield from self._events(supply)
-                if not supply.is_open:
-                    break
-                if not are_queued and self._submitted:
-                    raise self._ended_early(supply)
-                if not are_queued:
-                    self._submit()
-                time.sleep(LOOK_AGAIN)
-            is_done = True
-        finally:
-            # Jobs that still wait would find nothing to do; those that run are about to end.
-            self._cancel("--state=PENDING" if is_done else "--full")
+            time.sleep(LOOK_AGAIN)
 
     def _events(self, supply: Supply) -> Iterator[Event]:
         """What has happened to the cells since the last look."""
@@ -109,12 +112,15 @@ class SlurmEngine:
         executor.update_parameters(
             job_name="bench", time=self._minutes, setup=[_SETUP], additional_parameters=self._options
         )
+        before = set(self._folder.iterdir())
         try:
             # It prints the words of sbatch, too, which are in the exception.
             with contextlib.redirect_stderr(io.StringIO()), executor.batch():
                 for _ in range(self._jobs):
                     executor.submit(self._job)
         except (FailedJobError, FailedSubmissionError) as error:
+            for file in set(self._folder.iterdir()) - before:
+                file.unlink()
             raise UsageError(f"Slurm refused the jobs: {error}\n  --slurm takes the options of sbatch.") from error
         self._submitted = self._was_queued = True
         self._asked = time.monotonic()
@@ -137,18 +143,26 @@ class SlurmEngine:
         jobs = (line.split(maxsplit=1) for line in answer.stdout.splitlines())
         return {job[0] for job in jobs if len(job) == 2 and Path(job[1].strip()).parent == self._folder}
 
-    def _cancel(self, which: str) -> None:
+    def _cancel(self) -> None:
+        """End all jobs, and keep what is done.
+
+        Raises:
+            UsageError: Slurm does not do it.
+        """
         queued = self._queued()
-        if queued is not None and not queued:
-            return
-        command = ["scancel", which, *sorted(queued or ())]
-        answer = subprocess.run(command, capture_output=True, text=True, check=False) if queued else None
-        if which == "--full" and (answer is None or answer.returncode):
-            words = answer.stderr.strip() if answer else "squeue does not answer"
-            raise UsageError(
-                f"the jobs of {self._folder} cannot be cancelled, and run on: {words}\n"
-                f"  Cancel them later with {' '.join(command) if queued else 'scancel'}."
-            )
+        if queued is None:
+            words, remedy = "squeue does not answer", f"scancel; their scripts lie in {self._folder}"
+        elif words := self._scancel(queued):
+            remedy = " ".join(("scancel", *sorted(queued)))
+        if queued is None or words:
+            raise UsageError(f"the jobs cannot be cancelled, and go on: {words}\n  Cancel them later with {remedy}.")
+
+    def _scancel(self, jobs: set[str] | None, *options: str) -> str:
+        """Cancel jobs; return why that did not work, if it did not."""
+        if not jobs:
+            return ""
+        command = ["scancel", *options, *sorted(jobs)]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stderr.strip()
 
     def _ended_early(self, supply: Supply) -> UsageError:
         left = [cell.label for cell in supply.unclaimed()]
