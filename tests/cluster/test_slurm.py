@@ -166,7 +166,7 @@ def test_a_lost_connection_ends_nothing_and_an_interrupt_all_jobs(runs: Runs) ->
     assert again.code() == 130
     assert "interrupted: 1 of 2 cells are recorded" in again.printed
     assert not queued(runs.folder)
-    assert runs.start().code() == 0
+    assert runs.start("--set", f"tiny.pause={PAUSE}").code() == 0
     assert [record.status for record in runs.records()] == ["ok"] * 2
 
 
