@@ -62,6 +62,10 @@ def run(
     retry: int = 0,
     takeover_after: float = 60.0,
     strict_environment: bool = False,
+    engine: Literal["local", "slurm"] = "local",
+    slurm: Sequence[str] | str = (),
+    jobs: int | None = None,
+    shard: str | None = None,
     time: bool = False,
     console: Console | None = None,
 ) -> list[Record]:
@@ -95,6 +99,10 @@ def run(
         retry: How often a cell is run again whose process or node has died.
         takeover_after: Seconds without a sign of life after which another run on the folder is taken for dead.
         strict_environment: Refuse a run folder with records of other versions of packages.
+        engine: Where cells run: in processes of this machine, or in jobs of Slurm that are submitted from here.
+        slurm: Options of ``sbatch``, such as ``partition=gpu,gpus_per_node=1,time=04:00:00``.
+        jobs: Jobs to submit; one per cell, at most 20, when ``None``.
+        shard: ``i/n``: only the i-th of n parts of the cells.
         time: Then time one fitted detector of each method; the timings lie in the run folder.
         console: Where to show the progress; nowhere when ``None``.
 

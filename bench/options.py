@@ -70,6 +70,11 @@ class RunOptions:
         takeover_after: Seconds without a sign of life after which another run on the same folder is taken for dead,
             and its cells are run here.
         strict_environment: Refuse to add records to a run folder whose others are of other versions of packages.
+        engine: Where cells run: local, in processes of this machine; slurm, in jobs that are submitted from here.
+        slurm: Options of sbatch, such as partition=gpu,gpus_per_node=1,time=04:00:00; time must be enough for the
+            longest cell.
+        jobs: Jobs to submit; they divide the cells among themselves.
+        shard: i/n: only the i-th of n parts of the cells, for schedulers that this program does not know.
         time: Then time one fitted detector of each method, as bench time does by its defaults.
     """
 
@@ -109,6 +114,10 @@ class RunOptions:
     retry: Annotated[int, Limits(ge=0)] = 0
     takeover_after: Annotated[float, Limits(gt=0, allow_inf_nan=False)] = 60.0
     strict_environment: bool = False
+    engine: Literal["local", "slurm"] = "local"
+    slurm: Listed = ()
+    jobs: Annotated[Annotated[int, Limits(ge=1)] | None, Flag(default="one per cell, at most 20")] = None
+    shard: Annotated[str, Limits(pattern=r"^[1-9]\d*/[1-9]\d*$")] | None = None
     time: bool = False
 
 

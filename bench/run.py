@@ -1,23 +1,28 @@
 """``bench run``: plan, run what is missing, report."""
 
 import signal
+import sys
+import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from functools import cached_property
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
 
 from bench.cells import Cell
 from bench.datasets.cache import Cache, default_cache_directory
+from bench.errors import UsageError
 from bench.execution.claims import Claims, Holder
 from bench.execution.companions import check_companions, fingerprints, versions
 from bench.execution.events import Ended, Event
 from bench.execution.local import CellLimits, LocalWorkers
-from bench.execution.order import groups_in_order
+from bench.execution.order import groups_in_order, part_of
 from bench.execution.protocol import CellTask, Engine
+from bench.execution.slurm_jobs import MOST_JOBS, SlurmEngine, device_of_jobs
 from bench.execution.supply import Supply
 from bench.forecast import Forecast, device_name, observe
 from bench.machine.devices import Slot, choose_slots
@@ -34,7 +39,14 @@ from results.epoch_states import ORACLE_FILE
 from results.record import Record
 from results.store import RunStore, safe_name
 
+if TYPE_CHECKING:
+    from submitit.helpers import DelayedSubmission
+
 INTERRUPTED = 130
+_FRUITLESS = 3
+"""So many times in a row a job may end without having recorded a cell."""
+_UNTIL_KILLED = 120.0
+"""Seconds for which a job that has been asked to end waits for what comes next."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,16 +56,18 @@ class PreparedRun:
     Attributes:
         options: What the user asked for.
         plan: The cells of that.
-        slots: Where they run.
+        cells: Those of them that are this run's: all, or the part that the options name.
+        slots: Where they run on this machine; none if they run elsewhere.
         cache: Where decoded images are kept.
         store: The run folder.
         choice: What to say about the choice of the folder.
         records: The record that each cell has already, if any, by key.
-        due: Why each cell that is to run is to run, by key, in the order in which they run.
+        due: Why each of its cells that is to run is to run, by key, in the order in which they run.
     """
 
     options: RunOptions
     plan: Plan
+    cells: Sequence[Cell]
     slots: list[Slot]
     cache: Cache
     store: RunStore
@@ -63,7 +77,9 @@ class PreparedRun:
 
     @property
     def device(self) -> str:
-        """What the first worker runs on, as far as times depend on it."""
+        """What the first worker runs on, as far as times depend on it; where that is not here, nobody knows."""
+        if not self.slots:
+            return f"{self.options.device}, elsewhere"
         slot = self.slots[0]
         return device_name(gpu_name(slot.device) if slot.device != "cpu" else None, cpu_name(), slot.threads)
 
@@ -79,12 +95,12 @@ class PreparedRun:
         return estimate.seconds if estimate else 0.0
 
     def current_records(self) -> list[Record]:
-        """The records that the cells of the plan have by now.
+        """The records that the cells of this run have by now.
 
         Raises:
             ResultError: One cannot be read.
         """
-        return [record for cell in self.plan.cells if (record := find_record(self.store, cell)) is not None]
+        return [record for cell in self.cells if (record := find_record(self.store, cell)) is not None]
 
 
 def prepare(options: RunOptions) -> PreparedRun:
@@ -95,15 +111,31 @@ def prepare(options: RunOptions) -> PreparedRun:
         MethodError: A method does not take its options, or no method has its weights.
         ResultError: The run folder cannot be read.
     """
-    slots = choose_slots(options.device, options.workers)
+    if options.engine == "local":
+        if options.slurm or options.jobs is not None:
+            raise UsageError("--slurm and --jobs are for jobs of Slurm\n  Add --engine slurm, or leave them out.")
+        slots = choose_slots(options.device, options.workers)
+    else:
+        options, slots = _for_jobs(options), []
     cache = Cache(default_cache_directory(), options.cache)
     plan = make_plan(options, cache)
     out, choice = choose_folder(options.out, plan.keys)
     store = RunStore(out)
     records = {cell.key: find_record(store, cell) for cell in plan.cells}
-    reasons = {cell.key: _reason(store, cell, records[cell.key], options) for cell in plan.cells}
+    cells = part_of(plan.cells, options.shard)
+    reasons = {cell.key: _reason(store, cell, records[cell.key], options) for cell in cells}
     due = {key: reason for key, reason in reasons.items() if reason}
-    return PreparedRun(options, plan, slots, cache, store, choice, records, due)
+    return PreparedRun(options, plan, cells, slots, cache, store, choice, records, due)
+
+
+def _for_jobs(options: RunOptions) -> RunOptions:
+    """The same, on the device that the jobs will have."""
+    if options.time:
+        raise UsageError(
+            "--time would time detectors on the machine that submits the jobs\n"
+            "  Leave it out, add --keep-models, and run bench time with the run folder in a job of its own."
+        )
+    return replace(options, device=device_of_jobs(options.slurm)) if options.device == "auto" else options
 
 
 def _reason(store: RunStore, cell: Cell, record: Record | None, options: RunOptions) -> str:
@@ -137,8 +169,7 @@ def execute(prepared: PreparedRun, command: str) -> Generator[Event]:
         ResultError: A record or a claim cannot be written.
     """
     root, options = prepared.store.root, prepared.options
-    logs = root / "logs"
-    make_folder(logs)
+    make_folder(root / "logs")
     cells = [cell for cell in prepared.plan.cells if cell.key in prepared.due]
     before = {cell.key: record for cell in cells if (record := prepared.records[cell.key]) is not None}
     task = CellTask(
@@ -147,18 +178,88 @@ def execute(prepared: PreparedRun, command: str) -> Generator[Event]:
     slots = prepared.slots[: len(cells)]
     groups = groups_in_order(cells, prepared.expected_seconds, len(slots))
     holder = Holder.this_process(command, fingerprints(cells), versions())
+    engine = _engine(prepared, slots, task, holder)
     with Claims(root, holder, options.takeover_after) as claims:
         check_companions(holder, claims.others(), root, strict=options.strict_environment)
         write_plan(root, command, prepared.plan.cells)
         supply = Supply(groups, before, claims, prepared.store, options.retry)
-        yield from _engine(options, slots, logs, task, holder).run(supply)
+        yield from engine.run(supply)
 
 
-def _engine(options: RunOptions, slots: Sequence[Slot], logs: Path, task: CellTask, holder: Holder) -> Engine:
+def _engine(prepared: PreparedRun, slots: Sequence[Slot], task: CellTask, holder: Holder) -> Engine:
+    options, root = prepared.options, prepared.store.root.resolve()
+    if options.engine == "slurm":
+        there = replace(options, out=root, engine="local", slurm=(), jobs=None, shard=None)
+        job = FolderJob(there, task.command, {key: _created(prepared.records[key]) for key in prepared.due})
+        return SlurmEngine(root, job, options.jobs or min(MOST_JOBS, len(prepared.due)), options.slurm)
     memory = None if options.cell_memory is None else round(options.cell_memory * 1e9)
-    return LocalWorkers(
-        slots, logs, task, CellLimits(options.cell_timeout, memory), f"{safe_name(holder.host)}-{holder.pid}-"
-    )
+    logs_of = f"{safe_name(holder.host)}-{holder.pid}-"
+    return LocalWorkers(slots, root / "logs", task, CellLimits(options.cell_timeout, memory), logs_of)
+
+
+def _created(record: Record | None) -> datetime | None:
+    return None if record is None else record.created
+
+
+@dataclass
+class FolderJob:
+    """What a job of a scheduler does: it runs cells of a run folder, which it shares with the other jobs by claims.
+
+    Attributes:
+        options: What the user asked for, with the run folder named and the cells running where the job does.
+        command: What the records say has made them.
+        due: When the record was made that a cell is to replace, if it has one, by the key of each cell that is to run.
+        fruitless: How many times in a row the job has ended before without having recorded a cell.
+        recorded: How many it has recorded since.
+    """
+
+    options: RunOptions
+    command: str
+    due: Mapping[str, datetime | None]
+    fruitless: int = 0
+    recorded: int = field(default=0, init=False)
+
+    def __call__(self) -> None:
+        """Run cells until all are recorded, here or by others, or the scheduler asks for an end.
+
+        Raises:
+            UsageError: The cells are others here than where the job was submitted.
+        """
+        prepared = prepare(self.options)
+        missing = self.due.keys() - prepared.records.keys()
+        if missing:
+            raise UsageError(
+                f"{len(missing)} of {len(self.due)} cells do not exist on this node: data, weights, packages or the "
+                "kind of device differ from those where the job was submitted\n"
+                "  bench plan … says there and here which cells there are."
+            )
+        due = {key: "to run" for key, before in self.due.items() if _created(prepared.records[key]) == before}
+        if not due:
+            return
+        prepared = replace(prepared, due=due)
+        try:
+            with (
+                terminable(),
+                closing(execute(prepared, self.command)) as events,
+                make_display(Console(force_terminal=False), len(due)) as display,
+            ):
+                for event in events:
+                    self.recorded += isinstance(event, Ended) and event.slot is not None
+                    display.show(event)
+        except KeyboardInterrupt:
+            # A job that is preempted and ends by itself is not always requeued: the scheduler is to end this one.
+            time.sleep(_UNTIL_KILLED)
+
+    def checkpoint(self) -> "DelayedSubmission | None":
+        """What submitit requeues when the walltime is nearly over or the job is preempted; ``None`` for nothing."""
+        from submitit.helpers import DelayedSubmission
+
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the end has begun
+        fruitless = 0 if self.recorded else self.fruitless + 1
+        if fruitless == _FRUITLESS:
+            sys.stderr.write(f"no cell was done in {_FRUITLESS} walltimes: the time is too short for one\n")
+            return None
+        return DelayedSubmission(FolderJob(self.options, self.command, self.due, fruitless))
 
 
 def run(options: RunOptions, console: Console) -> int:
@@ -173,14 +274,18 @@ def run(options: RunOptions, console: Console) -> int:
         ResultError: The run folder cannot be read or written.
     """
     prepared = prepare(options)
-    plan, store, due = prepared.plan, prepared.store, prepared.due
+    plan, cells, store, due = prepared.plan, prepared.cells, prepared.store, prepared.due
     introduce(plan, prepared.slots, console)
     console.print(f"run folder: {escape(str(store.root))}{prepared.choice}", highlight=False, soft_wrap=True)
     make_folder(store.root)
     if not due:
-        console.print(f"[bold]nothing to do:[/] all {len(plan.cells)} cells have run before", highlight=False)
-    elif len(due) < len(plan.cells):
-        console.print(f"{len(due)} of {len(plan.cells)} cells to run, the others have run before")
+        console.print(f"[bold]nothing to do:[/] all {len(cells)} cells have run before", highlight=False)
+    elif len(due) < len(cells):
+        console.print(f"{len(due)} of {len(cells)} cells to run, the others have run before")
+    if due and options.engine == "slurm":
+        console.print(
+            "Ctrl-C cancels the jobs; if the connection is lost they go on, and the same command follows them"
+        )
     if due and _is_interrupted(prepared, console):
         return INTERRUPTED
     remedy = "the same command with --retry-failed runs them again"

@@ -16,7 +16,7 @@ OK, FAILED = 0, 3
 
 
 def introduce(plan: Plan, slots: Sequence[Slot], console: Console) -> None:
-    """Say what the run covers and where it runs."""
+    """Say what the run covers and which workers of this machine run it, if any."""
 
     def say(text: str) -> None:
         # In a log every statement keeps to its line.
@@ -30,8 +30,9 @@ def introduce(plan: Plan, slots: Sequence[Slot], console: Console) -> None:
         say(f"{escape(collection.name)}: {_count(counts[collection.name], 'scenario', of)}{note}")
     for sentence in plan.passed_over:
         say(f"not read: {escape(sentence)}")
-    where = ", ".join(sorted({slot.device for slot in slots}))
-    say(f"{_count(len(slots), 'worker')} on {where}, {_count(slots[0].threads, 'CPU thread')} each")
+    if slots:
+        where = ", ".join(sorted({slot.device for slot in slots}))
+        say(f"{_count(len(slots), 'worker')} on {where}, {_count(slots[0].threads, 'CPU thread')} each")
     if plan.photographs is not None:
         say(f"photographs: {escape(plan.photographs)}")
     for entrant in {cell.entrant.name: cell.entrant for cell in plan.cells if cell.entrant.unavailable}.values():

@@ -180,6 +180,10 @@ class Claims:
             number += 1
         return _read_claim(self._folder / f"{cell}.{number}", cell, number) if number else None
 
+    def holder(self, claim: Claim) -> Holder | None:
+        """Whose claim it is, unless that run has ended in good order."""
+        return self._holders.find(claim.holder)
+
     def _why_free(self, claim: Claim) -> str:
         """Why a claim that has not ended does not count any more; empty if it does."""
         if claim.holder:

@@ -256,7 +256,10 @@ def _quiet_start(slot: Slot) -> Iterator[None]:
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Hold Ctrl-C back from processes started within, and any request to end from this one until they are started."""
+    """Hold back what :func:`bench.execution.worker.leave_to_parent` ignores from processes started within.
+
+    Any request to end this process is put off until they are started.
+    """
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -266,7 +269,7 @@ def _uninterrupted() -> Iterator[None]:
     handlers = {
         name: signal.signal(name, lambda number, _: requests.append(number)) for name in (signal.SIGINT, signal.SIGTERM)
     }
-    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGUSR2})
     try:
         yield
     finally:

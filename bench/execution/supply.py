@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bench.execution.claims import Claim, Claims
+from bench.execution.claims import Claim, Claims, Holder
 from bench.execution.events import Assignment, Ended
 
 if TYPE_CHECKING:
@@ -92,6 +92,24 @@ class Supply:
         """The cells that turned out to be recorded by other runs."""
         while self._elsewhere:
             yield self._elsewhere.popleft()
+
+    def watch(self) -> Iterator[Ended]:
+        """The cells that other runs have recorded since the last look, for a run that claims none itself."""
+        for group in self._groups:
+            group.cells = deque(cell for cell in group.cells if not self._is_recorded(cell))
+        self._groups = deque(group for group in self._groups if group.cells)
+        yield from self.recorded_elsewhere()
+
+    def unclaimed(self) -> "list[Cell]":
+        """The cells without a record that this run has never claimed."""
+        return [cell for group in self._groups for cell in group.cells]
+
+    def claimed_elsewhere(self) -> "Iterator[tuple[Cell, Claim, Holder]]":
+        """Those of them that another run holds, with its claim."""
+        for cell in self.unclaimed():
+            claim = self._claims.last(cell.id.folder)
+            if claim is not None and not claim.ended and (holder := self._claims.holder(claim)) is not None:
+                yield cell, claim, holder
 
     def ended(self, assignment: Assignment) -> None:
         """Say that a cell has its record."""

@@ -66,8 +66,7 @@ def prepare(slot: Slot, log: Path) -> None:
     """Set up signals, output and threads of this process, before anything heavy is imported."""
     import faulthandler
 
-    # Ctrl-C reaches the whole process group; the parent decides.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    leave_to_parent()
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
@@ -85,6 +84,20 @@ def prepare(slot: Slot, log: Path) -> None:
     import torch
 
     torch.set_num_threads(slot.threads)
+
+
+def leave_to_parent() -> None:
+    """Ignore Ctrl-C, which reaches the whole process group, and what schedulers send to all processes of a job.
+
+    The parent decides what becomes of it; were this process to die first, its cell would seem to have failed.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if not hasattr(signal, "pthread_sigmask"):
+        return
+    for name in (signal.SIGTERM, signal.SIGUSR2):
+        # Not SIG_IGN, which would go on to other programs that this process starts.
+        signal.signal(name, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGUSR2})
 
 
 def _end_with(parent: BaseProcess) -> None:
