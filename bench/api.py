@@ -43,6 +43,9 @@ def run(
     out: Path | str | None = None,
     device: str = "auto",
     workers: int | None = None,
+    engine: Literal["local", "ray"] = "local",
+    ray_address: str | None = None,
+    ray: Mapping[str, float] | str | None = None,
     train_scale: float = 1.0,
     set: Mapping[str, Mapping[str, object]] | None = None,
     preset: str | Sequence[str] = (),
@@ -75,7 +78,12 @@ def run(
         seeds: One cell each per method and scenario.
         out: Run folder; when ``None`` the newest one under ``runs`` with the same cells, else a new one.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        workers: Worker processes; one per GPU, on the CPU one per 8 cores, when ``None``.
+        workers: Worker processes; one per GPU, on the CPU one per 8 cores, when ``None``. On a Ray cluster: cells at a
+            time, as many as it has room for when ``None``.
+        engine: Where cells run: in processes of this machine, or as tasks of a Ray cluster.
+        ray_address: A running Ray cluster, ``HOST:PORT`` or ``auto``; ``$RAY_ADDRESS``, else one is started here, when
+            ``None``.
+        ray: What each cell takes of a Ray cluster, such as ``{"num_gpus": 0.5, "num_cpus": 4, "memory": 8e9}``.
         train_scale: Multiplies every training length; stamped on all results.
         set: Method to option to value.
         preset: Named option set of the methods; of several, each method takes the first that it has.

@@ -21,6 +21,7 @@ from bench.option_types import (
     Listed,
     Masks,
     Parsed,
+    RayNeeds,
     Sizes,
     WeightsDir,
     assignments,
@@ -45,7 +46,10 @@ class RunOptions:
         seeds: Such as 0,1,2.
         out: Run folder; what is already done in it is kept.
         device: auto, cpu, cuda or cuda:N.
-        workers: Worker processes; they share the CPU cores.
+        workers: Worker processes; they share the CPU cores. On a Ray cluster: cells at a time.
+        engine: Where cells run: in processes of this machine, or as tasks of a Ray cluster.
+        ray_address: A running Ray cluster, HOST:PORT, or auto for the one that this machine belongs to.
+        ray: What each cell takes of a Ray cluster, such as num_gpus=0.5,num_cpus=4,memory=8e9.
         train_scale: Multiplies every training length; stamped on all results.
         set: One option of a method, METHOD.FIELD=VALUE; repeatable.
         preset: Named option set of the methods; embedded needs no download. Of several, comma separated, each method
@@ -84,6 +88,11 @@ class RunOptions:
     device: Device = "auto"
     workers: Annotated[Annotated[int, Limits(ge=1)] | None, Flag(default="one per GPU, on the CPU one per 8 cores")] = (
         None
+    )
+    engine: Literal["local", "ray"] = "local"
+    ray_address: Annotated[str | None, Flag(default="$RAY_ADDRESS, else a cluster is started here")] = None
+    ray: Annotated[RayNeeds, Flag(default="a GPU with --device cuda, and its share of the node's CPUs")] = field(
+        default_factory=dict
     )
     train_scale: Annotated[float, Limits(gt=0, allow_inf_nan=False)] = 1.0
     set: Annotated[dict[str, dict[str, Any]], Parsed(assignments)] = field(default_factory=dict)

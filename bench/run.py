@@ -16,16 +16,17 @@ from bench.execution.companions import check_companions, fingerprints, versions
 from bench.execution.local import CellLimits, LocalWorkers
 from bench.execution.order import groups_in_order
 from bench.execution.protocol import CellTask, Ended, Engine, Event
+from bench.execution.ray_cluster import RayEngine, check_ray
 from bench.execution.supply import Supply
 from bench.machine.devices import Slot, choose_slots
 from bench.machine.environment import command_line
 from bench.models import has_model, kept_models
 from bench.options import RunOptions
-from bench.plan import Plan, make_plan, plan_document
+from bench.plan import Plan, device_kind, make_plan, plan_document
 from bench.progress import make_display
 from bench.recording import find_record
 from bench.run_folder import choose_folder, make_folder, write_plan
-from bench.summary import OK, introduce, print_plan, report_records
+from bench.summary import OK, counted, introduce, print_plan, report_records
 from results.arrays import MAPS_FILE
 from results.epoch_states import ORACLE_FILE
 from results.record import Record
@@ -41,7 +42,7 @@ class PreparedRun:
     Attributes:
         options: What the user asked for.
         plan: The cells of that.
-        slots: Where they run.
+        slots: Where they run; none of them where the engine finds the places itself.
         cache: Where decoded images are kept.
         store: The run folder.
         choice: What to say about the choice of the folder.
@@ -75,7 +76,8 @@ def prepare(options: RunOptions) -> PreparedRun:
         MethodError: A method does not take its options, or no method has its weights.
         ResultError: The run folder cannot be read.
     """
-    slots = choose_slots(options.device, options.workers)
+    check_ray(options, device_kind(options.device))
+    slots = choose_slots(options.device, options.workers) if options.engine == "local" else []
     cache = Cache(default_cache_directory(), options.cache)
     plan = make_plan(options, cache)
     out, choice = choose_folder(options.out, plan.keys)
@@ -125,18 +127,36 @@ def execute(prepared: PreparedRun, command: str) -> Generator[Event]:
         root, command, prepared.cache, options.keep_maps, options.keep_models, options.oracle, kept_models(root)
     )
     slots = prepared.slots[: len(cells)]
-    groups = groups_in_order(cells, lambda cell: cell.training_steps or 0, len(slots))
+    # Tasks of a cluster share nothing: the longest cells go first.
+    groups = groups_in_order(cells, lambda cell: cell.training_steps or 0, len(slots) or len(cells))
     holder = Holder.this_process(command, fingerprints(cells), versions())
     with Claims(root, holder, options.takeover_after) as claims:
         check_companions(holder, claims.others(), root, strict=options.strict_environment)
         write_plan(root, command, prepared.plan.cells)
-        supply = Supply(groups, before, claims, prepared.store, options.retry)
+        # A node that is lost is no fault of a cell's.
+        retries = options.retry if options.engine == "local" else max(1, options.retry)
+        supply = Supply(groups, before, claims, prepared.store, retries)
         yield from _engine(options, slots, logs, task, holder).run(supply)
 
 
 def _engine(options: RunOptions, slots: Sequence[Slot], logs: Path, task: CellTask, holder: Holder) -> Engine:
     memory = None if options.cell_memory is None else round(options.cell_memory * 1e9)
-    return LocalWorkers(slots, logs, task, CellLimits(options.cell_timeout, memory), f"{holder.id[:6]}-")
+    limits = CellLimits(options.cell_timeout, memory)
+    if options.engine == "ray":
+        device = device_kind(options.device)
+        return RayEngine(
+            options.ray_address, options.ray, device, task, limits, retries=options.retry, most=options.workers
+        )
+    return LocalWorkers(slots, logs, task, limits, f"{holder.id[:6]}-")
+
+
+def where(prepared: PreparedRun) -> str:
+    """Where the cells run, in words."""
+    slots, options = prepared.slots, prepared.options
+    if options.engine == "ray":
+        return f"cells on a Ray cluster, on the {'GPU' if device_kind(options.device) == 'cuda' else 'CPU'}"
+    devices = ", ".join(sorted({slot.device for slot in slots}))
+    return f"{counted(len(slots), 'worker')} on {devices}, {counted(slots[0].threads, 'CPU thread')} each"
 
 
 def run(options: RunOptions, console: Console) -> int:
@@ -155,7 +175,7 @@ def run(options: RunOptions, console: Console) -> int:
     if options.dry_run and options.json:
         console.print_json(data=plan_document(plan, prepared.records, due, store.root))
         return OK
-    introduce(plan, prepared.slots, console)
+    introduce(plan, where(prepared), console)
     if options.dry_run:
         print_plan(plan, prepared.records, due, store.root, console)
         return OK

@@ -1,6 +1,6 @@
 """What every place where cells can run has in common: cells go in, events come out."""
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,7 +13,6 @@ if TYPE_CHECKING:  # they load torch, which a starting worker must not do before
     from collections.abc import Callable
 
     from bench.cells import Cell
-    from bench.execution.supply import Supply
     from methods.detector import Progress
     from results.record import Failure, Record
     from results.store import Draft
@@ -46,10 +45,11 @@ class Assignment:
 
 @dataclass(frozen=True, eq=False)
 class Started:
-    """A worker has begun a cell."""
+    """A worker has begun a cell; on the node of that name, where it may be another than this."""
 
     slot: Slot
     cell: "Cell"
+    node: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,10 +82,30 @@ class Ended:
 Event = Started | Progressed | Interrupted | Ended
 
 
+class CellSource(Protocol):
+    """What an engine takes its cells from; :class:`bench.execution.supply.Supply` shares them with other runs."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there are cells that are neither recorded nor handed out."""
+
+    def take(self) -> Assignment | None:
+        """The next cell; ``None`` if there is none to be had at present."""
+
+    def recorded_elsewhere(self) -> Iterator[Ended]:
+        """The cells that turned out to be recorded by others."""
+
+    def ended(self, assignment: Assignment) -> None:
+        """Say that a cell has its record."""
+
+    def retry(self, assignment: Assignment, failure: "Failure") -> bool:
+        """Hand a cell out again whose process or node died, if that is not too often; return whether it will be."""
+
+
 class Engine(Protocol):
     """A place where cells run."""
 
-    def run(self, supply: "Supply") -> Generator[Event]:
+    def run(self, supply: CellSource) -> Generator[Event]:
         """Run cells until all are recorded, and yield what happens to them; each ends once.
 
         When the iterator is closed or an exception passes through, the cells that are running are given up.
@@ -154,6 +174,19 @@ class CellTask:
         from bench.recording import record_failure
 
         return record_failure(self._draft(assignment), self._fields(assignment, slot), failure)
+
+    def record_files(self, assignment: Assignment, files: Mapping[str, bytes]) -> "Record":
+        """Record a cell that has run on another host, which has sent the files of its folder, by name.
+
+        Returns:
+            The record that the cell has by now: another run may have been first.
+
+        Raises:
+            ResultError: A file cannot be written.
+        """
+        from bench.recording import record_files
+
+        return record_files(self._draft(assignment), files)
 
     def _draft(self, assignment: Assignment) -> "Draft":
         from results.store import RunStore
