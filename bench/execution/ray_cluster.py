@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -23,6 +24,8 @@ RESOURCES = {"num_cpus": "CPU", "num_gpus": "GPU", "memory": "memory"}
 """What a task is told to need, and what a node calls it."""
 _GRACE = 5.0
 """Seconds that a cancelled task has to end its processes and to remove its files."""
+_PATIENCE = 10.0
+"""Seconds within which a cluster must answer."""
 _QUIET = {"log_to_driver": False, "configure_logging": False}
 
 Nodes = Sequence[Mapping[str, float]]
@@ -47,9 +50,7 @@ def check_ray(options: RunOptions, device: str) -> None:
     try:
         import ray  # noqa: F401
     except ImportError as error:
-        raise UsageError(
-            "--engine ray needs Ray, which is not installed\n  pip install 'anomaly-bench[ray]'"
-        ) from error
+        raise UsageError("--engine ray needs the package ray\n  pip install 'anomaly-bench[ray]'") from error
     address = _address(options.ray_address) or ""
     if address.startswith("ray://"):
         raise UsageError(
@@ -63,6 +64,10 @@ def check_ray(options: RunOptions, device: str) -> None:
         raise UsageError(f"--ray num_gpus={gpus:g} is of no use to cells on the CPU\n  Pass --device cuda.")
     if device == "cuda" and gpus == 0:
         raise UsageError("--ray num_gpus=0 leaves cells that are to run on a GPU without one\n  Pass --device cpu.")
+    for name in ("num_cpus", "num_gpus"):
+        number = options.ray.get(name, 1)
+        if number > 1 and number != int(number):
+            raise UsageError(f"--ray {name}={number:g}: Ray takes a whole number, or a part of one")
     if options.ray.get("num_cpus") == 0:
         raise UsageError("--ray num_cpus=0: a cell computes on the CPU, too\n  Pass 1 or more.")
 
@@ -242,11 +247,12 @@ def connected(address: str | None) -> Iterator[None]:
                 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
                 ray.init("local", num_cpus=usable_cores(), include_dashboard=False, **_QUIET)
             else:
+                _knock(address)
                 ray.init(address, **_QUIET)
-        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        except (OSError, OverflowError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             first = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise UsageError(
-                f"the Ray cluster at {address or 'this machine'} cannot be used: {first}\n"
+                f"the Ray cluster {f'at {address}' if address else 'of this machine'} cannot be used: {first}\n"
                 "  ray status --address HOST:PORT says whether it runs; ray start --head starts one; without "
                 "--ray-address a cluster of this machine is started."
             ) from error
@@ -254,6 +260,17 @@ def connected(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """See whether anything listens at ``HOST:PORT``: Ray itself tries for minutes.
+
+    Raises:
+        OSError: Nothing does.
+    """
+    host, _, port = address.rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), _PATIENCE).close()
 
 
 @contextmanager
