@@ -33,8 +33,9 @@ def cluster(plugin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     """A node with one CPU, to which tests add others; they find the detector ``tiny`` by the run's own path."""
     from ray.cluster_utils import Cluster
 
-    repository = Path(__file__).parents[2]
+    repository = Path(__file__).parents[3]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(repository), os.environ.get("PYTHONPATH")))))
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # 15 otherwise: on a busy machine they would hardly run
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     monkeypatch.setenv("TINY", "5=kill 6=hang")
     monkeypatch.syspath_prepend(str(plugin))
