@@ -120,7 +120,8 @@ class RayEngine:
             needs = choose_needs(_nodes(), self._device, self._given)
             if not room(_nodes(), needs):
                 raise _no_room(_nodes(), needs)
-            remote = ray.remote(run_here).options(max_retries=0, num_returns="streaming", **needs)
+            asked = {name: need for name, need in needs.items() if need}
+            remote = ray.remote(run_here).options(max_retries=0, num_returns="streaming", **asked)
             tasks: dict[Any, _Task] = {}
             try:
                 while supply.is_open or tasks:

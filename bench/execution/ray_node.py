@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # they load torch, which only the worker process needs
     from results.record import Failure, Record
 
 _REPORT_INTERVAL = 1.0
+"""Seconds between two steps of one stage that are told of."""
 _REMEDY = "Put data and weights at the same paths on every node, as copies or on a file system that all nodes share."
 
 
@@ -112,16 +113,17 @@ def run_here(luggage: Luggage) -> "Iterator[Begun | Again | Progress | Parcel]":
 
 
 def _messages(events: Generator[Event], node: str) -> "Iterator[Begun | Again | Progress]":
-    last = 0.0
+    stage, last = "", 0.0
     for event in events:
         match event:
             case Started():
                 yield Begun(node)
             case Interrupted(_, _, reason):
                 yield Again(f"{reason} (on node {node})")
-            case Progressed(_, _, progress) if time.monotonic() - last >= _REPORT_INTERVAL:
-                last = time.monotonic()
-                yield progress
+            case Progressed(_, _, progress):
+                if progress.stage != stage or time.monotonic() - last >= _REPORT_INTERVAL:
+                    stage, last = progress.stage, time.monotonic()
+                    yield progress
 
 
 class OneCell:
