@@ -144,7 +144,7 @@ def _engine(options: RunOptions, slots: Sequence[Slot], logs: Path, task: CellTa
     limits = CellLimits(options.cell_timeout, memory)
     if options.engine == "ray":
         device = device_kind(options.device)
-        needs = dict(options.ray.items())
+        needs = {str(name): need for name, need in options.ray.items()}
         return RayEngine(options.ray_address, needs, device, task, limits, options.retry, options.workers)
     return LocalWorkers(slots, logs, task, limits, f"{holder.id[:6]}-")
 
