@@ -50,11 +50,6 @@ class CellLimits:
     seconds: float | None = None
     memory: int | None = None
 
-    @property
-    def are_set(self) -> bool:
-        """Whether there is any."""
-        return self.seconds is not None or self.memory is not None
-
 
 NO_LIMITS = CellLimits()
 
@@ -93,10 +88,9 @@ class LocalWorkers:
                 yield from self._hand_out(supply, workers)
                 yield from supply.recorded_elsewhere()
                 busy = [worker for worker in workers.values() if worker.assignment]
-                waits = self._limits.are_set or (supply.is_open and len(busy) < len(self._slots))
                 if busy:
                     signs = [*(worker.connection for worker in busy), *(worker.process.sentinel for worker in busy)]
-                    wait(signs, LOOK_AGAIN if waits else None)
+                    wait(signs, LOOK_AGAIN)  # not for ever: a cancelled Ray task hears of it between two calls only
                 elif supply.is_open:
                     time.sleep(LOOK_AGAIN)
                 for worker in busy:
