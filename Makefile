@@ -9,16 +9,21 @@ INSTALL := $(BIN)/python -m pip install --quiet --no-compile --constraint $(CONS
 JOBS ?= 2
 TESTS = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
 
-.PHONY: demo check test test-lowest lint clean
+.PHONY: demo check test test-cluster test-lowest lint clean
 
 demo: $(VENV)/installed
 	$(BIN)/bench run --methods efficientad_s,patchcore,fastflow --datasets demo/coins,demo/gravel --out runs/demo
 
 check: $(VENV)/installed-dev lint
-	$(TESTS) -m "not slow"
+	$(TESTS) -m "not slow and not cluster"
 
 test: $(VENV)/installed-dev lint
-	$(TESTS)
+	$(TESTS) -m "not cluster"
+
+# A cluster of two nodes on this machine.
+test-cluster: $(VENV)/installed-dev
+	$(INSTALL) ".[cpu,dev,ray]"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cluster
 
 # With the oldest versions allowed; newer packages beneath them warn.
 test-lowest:

@@ -43,6 +43,9 @@ def run(
     out: Path | str | None = None,
     device: str = "auto",
     workers: int | None = None,
+    engine: Literal["local", "ray", "slurm"] = "local",
+    ray_address: str | None = None,
+    ray: Mapping[str, float] | str | None = None,
     train_scale: float = 1.0,
     set: Mapping[str, Mapping[str, object]] | None = None,
     preset: str | Sequence[str] = (),
@@ -62,7 +65,6 @@ def run(
     retry: int = 0,
     takeover_after: float = 60.0,
     strict_environment: bool = False,
-    engine: Literal["local", "slurm"] = "local",
     slurm: Sequence[str] | str = (),
     jobs: int | None = None,
     shard: str | None = None,
@@ -79,7 +81,12 @@ def run(
         seeds: One cell each per method and scenario.
         out: Run folder; when ``None`` the newest one under ``runs`` with the same cells, else a new one.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        workers: Worker processes; one per GPU, on the CPU one per 8 cores, when ``None``.
+        workers: Worker processes; one per GPU, on the CPU one per 8 cores, when ``None``. On a Ray cluster: cells at a
+            time, as many as it has room for when ``None``.
+        engine: Where cells run: in processes of this machine, as tasks of a Ray cluster, or in jobs of Slurm.
+        ray_address: A running Ray cluster, ``HOST:PORT`` or ``auto``; ``$RAY_ADDRESS``, else one is started here, when
+            ``None``.
+        ray: What each cell takes of a Ray cluster, such as ``{"num_gpus": 0.5, "num_cpus": 4, "memory": 8e9}``.
         train_scale: Multiplies every training length; stamped on all results.
         set: Method to option to value.
         preset: Named option set of the methods; of several, each method takes the first that it has.
@@ -99,7 +106,6 @@ def run(
         retry: How often a cell is run again whose process or node has died.
         takeover_after: Seconds without a sign of life after which another run on the folder is taken for dead.
         strict_environment: Refuse a run folder with records of other versions of packages.
-        engine: Where cells run: in processes of this machine, or in jobs of Slurm that are submitted from here.
         slurm: Options of ``sbatch``, such as ``partition=gpu,gpus_per_node=1,time=04:00:00``.
         jobs: Jobs to submit; one per cell, at most 20, when ``None``.
         shard: ``i/n``: only the i-th of n parts of the cells.

@@ -116,3 +116,21 @@ def sizes(value: object) -> object:
 
 
 Sizes = Annotated[tuple[tuple[Annotated[int, Limits(ge=8)], Annotated[int, Limits(ge=8)]], ...], Parsed(sizes)]
+
+
+def quantities(value: object) -> object:
+    """Take ``num_gpus=0.5,num_cpus=4`` to a mapping, also one such text per item of a list; mappings stay."""
+    if isinstance(value, Mapping):
+        return value
+    texts = [value] if isinstance(value, str) else value if isinstance(value, list | tuple) else []
+    parts = [part.strip() for text in texts for part in str(text).split(",") if part.strip()]
+    for part in parts:
+        if "=" not in part:
+            raise ValueError(f"{part!r} is not of the form NAME=NUMBER")
+    return {name.strip(): number.strip() for name, _, number in (part.partition("=") for part in parts)}
+
+
+RayNeeds = Annotated[
+    dict[Literal["num_cpus", "num_gpus", "memory"], Annotated[float, Limits(ge=0, allow_inf_nan=False)]],
+    Parsed(quantities),
+]

@@ -21,6 +21,7 @@ from bench.option_types import (
     Listed,
     Masks,
     Parsed,
+    RayNeeds,
     Sizes,
     WeightsDir,
     assignments,
@@ -45,7 +46,15 @@ class RunOptions:
         seeds: Such as 0,1,2.
         out: Run folder; what is already done in it is kept.
         device: auto, cpu, cuda or cuda:N.
-        workers: Worker processes; they share the CPU cores.
+        workers: Worker processes; they share the CPU cores. On a Ray cluster: cells at a time.
+        engine: Where cells run: local, in processes of this machine; ray, as tasks of a Ray cluster; slurm, in jobs
+            that are submitted from here.
+        ray_address: A running Ray cluster, HOST:PORT, or auto for the one that this machine belongs to.
+        ray: What each cell takes of a Ray cluster, such as num_gpus=0.5,num_cpus=4,memory=8e9.
+        slurm: Options of sbatch, such as partition=gpu,gpus_per_node=1,time=04:00:00; time must be enough for the
+            longest cell.
+        jobs: Jobs to submit; they divide the cells among themselves.
+        shard: i/n: only the i-th of n parts of the cells, for schedulers that this program does not know.
         train_scale: Multiplies every training length; stamped on all results.
         set: One option of a method, METHOD.FIELD=VALUE; repeatable.
         preset: Named option set of the methods; embedded needs no download. Of several, comma separated, each method
@@ -70,11 +79,6 @@ class RunOptions:
         takeover_after: Seconds without a sign of life after which another run on the same folder is taken for dead,
             and its cells are run here.
         strict_environment: Refuse to add records to a run folder whose others are of other versions of packages.
-        engine: Where cells run: local, in processes of this machine; slurm, in jobs that are submitted from here.
-        slurm: Options of sbatch, such as partition=gpu,gpus_per_node=1,time=04:00:00; time must be enough for the
-            longest cell.
-        jobs: Jobs to submit; they divide the cells among themselves.
-        shard: i/n: only the i-th of n parts of the cells, for schedulers that this program does not know.
         time: Then time one fitted detector of each method, as bench time does by its defaults.
     """
 
@@ -90,6 +94,14 @@ class RunOptions:
     workers: Annotated[Annotated[int, Limits(ge=1)] | None, Flag(default="one per GPU, on the CPU one per 8 cores")] = (
         None
     )
+    engine: Literal["local", "ray", "slurm"] = "local"
+    ray_address: Annotated[str | None, Flag(default="$RAY_ADDRESS, else a cluster is started here")] = None
+    ray: Annotated[RayNeeds, Flag(default="a GPU with --device cuda, and its share of the node's CPUs")] = field(
+        default_factory=dict
+    )
+    slurm: Listed = ()
+    jobs: Annotated[Annotated[int, Limits(ge=1)] | None, Flag(default="one per cell, at most 20")] = None
+    shard: Annotated[str, Limits(pattern=r"^[1-9]\d*/[1-9]\d*$")] | None = None
     train_scale: Annotated[float, Limits(gt=0, allow_inf_nan=False)] = 1.0
     set: Annotated[dict[str, dict[str, Any]], Parsed(assignments)] = field(default_factory=dict)
     preset: Annotated[Listed, Flag(default="each paper's options, on the demo alone demo,embedded")] = ()
@@ -114,10 +126,6 @@ class RunOptions:
     retry: Annotated[int, Limits(ge=0)] = 0
     takeover_after: Annotated[float, Limits(gt=0, allow_inf_nan=False)] = 60.0
     strict_environment: bool = False
-    engine: Literal["local", "slurm"] = "local"
-    slurm: Listed = ()
-    jobs: Annotated[Annotated[int, Limits(ge=1)] | None, Flag(default="one per cell, at most 20")] = None
-    shard: Annotated[str, Limits(pattern=r"^[1-9]\d*/[1-9]\d*$")] | None = None
     time: bool = False
 
 

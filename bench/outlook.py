@@ -12,7 +12,7 @@ from bench.forecast import BASES, Basis, Estimate
 from bench.models import MODEL_FILE
 from bench.plan import cell_document
 from bench.run import PreparedRun
-from bench.run_folder import PlannedCell
+from bench.run_folder import RUNS, PlannedCell
 from results.arrays import MAPS_FILE, NORMAL_MAPS_FILE
 
 
@@ -90,13 +90,16 @@ class Outlook:
 def look_ahead(prepared: PreparedRun) -> Outlook:
     """Estimate what a run will take, from its plan and from the records of earlier ones."""
     cells = [cell for cell in prepared.plan.cells if cell.key in prepared.due]
-    estimates = {cell.key: prepared.forecast.estimate(PlannedCell.of(cell).task) for cell in cells}
+    forecast = prepared.forecast(*RUNS.glob("*"))
+    estimates = {cell.key: forecast.estimate(PlannedCell.of(cell).task) for cell in cells}
     known = [estimate for cell in cells if not cell.entrant.unavailable and (estimate := estimates[cell.key])]
     images, cached = _images(cells, prepared)
+    # Elsewhere it is not known how many cells run at a time, unless the user says so.
+    workers = len(prepared.slots) or prepared.options.workers or prepared.options.jobs or 1
     return Outlook(
         tuple(_of_method(name, cells, estimates) for name in dict.fromkeys(cell.entrant.name for cell in cells)),
-        _elapsed([estimate.seconds for estimate in known], len(prepared.slots)),
-        len(prepared.slots),
+        _elapsed([estimate.seconds for estimate in known], workers),
+        workers,
         prepared.device,
         images,
         cached,

@@ -126,8 +126,8 @@ class LogDisplay:
     def show(self, event: Event) -> None:
         """Print what has happened to a cell, if it is worth a line."""
         match event:
-            case Started(slot, cell):
-                self._started(slot, cell)
+            case Started(slot, cell, node):
+                self._started(cell, f"{slot.device} of {node}" if node else slot.device)
             case Progressed(_, cell, progress):
                 self._progressed(cell, progress)
             case Interrupted(_, cell, reason):
@@ -136,9 +136,9 @@ class LogDisplay:
                 self._ended += 1
                 self._print(f"{outcome_line(record)}{_by(slot)} [{self._ended} of {self._total}]")
 
-    def _started(self, slot: Slot, cell: Cell) -> None:
+    def _started(self, cell: Cell, where: str) -> None:
         self._last[cell.key] = self._clock()
-        self._print(f"start  {escape(cell.label)} on {slot.device}")
+        self._print(f"start  {escape(cell.label)} on {escape(where)}")
 
     def _progressed(self, cell: Cell, step: Step) -> None:
         """Print the cell's progress if it has been silent for a while."""
@@ -190,7 +190,7 @@ class LiveDisplay:
     def show(self, event: Event) -> None:
         """Bring the lines up to date."""
         match event:
-            case Started(_, cell):
+            case Started(_, cell, _):
                 self._started(cell)
             case Progressed(_, cell, progress):
                 self._progressed(cell, progress)

@@ -3,7 +3,8 @@
 import traceback
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Literal
+from functools import partial
+from typing import IO, Any, Literal
 
 from bench.cell import CellResult
 from bench.cells import Cell
@@ -26,6 +27,7 @@ from results.arrays import (
     write_maps,
     write_normal_maps,
 )
+from results.atomic import write_atomically
 from results.definition_values import DEFINITIONS_FILE, DefinitionValue, write_definitions
 from results.epoch_states import ORACLE_FILE, write_epoch_states
 from results.migrations import load_record
@@ -36,6 +38,8 @@ from results.store import RECORD_FILE, Draft, RunStore
 Fields = Mapping[str, Any]
 """Fields of a record, by name; :class:`results.record.Record` checks them."""
 
+_ARRAYS = (EXAMPLES_FILE, MAPS_FILE, NORMAL_MAPS_FILE, REGIONS_FILE, DEFINITIONS_FILE, ORACLE_FILE)
+"""Files of a cell that a failure makes invalid."""
 _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc")
 
 
@@ -186,8 +190,26 @@ def record_failure(draft: Draft, fields: Fields, failure: Failure) -> Record:
         ResultError: The record cannot be written.
     """
     record = _record({**fields, "status": "failed", "failure": failure})
-    arrays = (EXAMPLES_FILE, MAPS_FILE, NORMAL_MAPS_FILE, REGIONS_FILE, DEFINITIONS_FILE, ORACLE_FILE)
-    return _published(draft, record, remove=arrays)
+    return _published(draft, record, remove=_ARRAYS)
+
+
+def record_files(draft: Draft, files: Mapping[str, bytes]) -> Record:
+    """Record a cell as another host has recorded it, whose folder holds these files, by name.
+
+    Returns:
+        The record that the cell has by now: another process may have been first.
+
+    Raises:
+        ResultError: A file cannot be written, or the record is of another version.
+    """
+    for name, content in files.items():
+        write_atomically(draft.directory / name, partial(_write, content))
+    record = load_record(draft.directory / RECORD_FILE)
+    return _published(draft, record, remove=() if record.failure is None else _ARRAYS)
+
+
+def _write(content: bytes, file: IO[bytes]) -> None:
+    file.write(content)
 
 
 def _published(draft: Draft, record: Record, remove: Sequence[str] = ()) -> Record:

@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -22,18 +22,19 @@ from bench.execution.events import Ended, Event
 from bench.execution.local import CellLimits, LocalWorkers
 from bench.execution.order import groups_in_order, part_of
 from bench.execution.protocol import CellTask, Engine
-from bench.execution.slurm_jobs import MOST_JOBS, SlurmEngine, device_of_jobs
+from bench.execution.ray_cluster import RayEngine, check_ray
+from bench.execution.slurm_jobs import MOST_JOBS, SlurmEngine, check_slurm, device_of_jobs
 from bench.execution.supply import Supply
 from bench.forecast import Forecast, device_name, observe
 from bench.machine.devices import Slot, choose_slots
 from bench.machine.environment import command_line, cpu_name, gpu_name
 from bench.models import has_model, kept_models
 from bench.options import RunOptions
-from bench.plan import Plan, make_plan
+from bench.plan import Plan, device_kind, make_plan
 from bench.progress import make_display
 from bench.recording import find_record
-from bench.run_folder import RUNS, PlannedCell, choose_folder, make_folder, write_plan
-from bench.summary import introduce, report_records
+from bench.run_folder import PlannedCell, choose_folder, make_folder, write_plan
+from bench.summary import counted, introduce, report_records
 from results.arrays import MAPS_FILE
 from results.epoch_states import ORACLE_FILE
 from results.record import Record
@@ -83,16 +84,10 @@ class PreparedRun:
         slot = self.slots[0]
         return device_name(gpu_name(slot.device) if slot.device != "cpu" else None, cpu_name(), slot.threads)
 
-    @cached_property
-    def forecast(self) -> Forecast:
-        """What cells are expected to take, from those in the run folder and in the runs under ``runs``."""
-        folders = {self.store.root.absolute(), *(path.absolute() for path in RUNS.glob("*"))}
+    def forecast(self, *more: Path) -> Forecast:
+        """What cells are expected to take, from those in the run folder and in further ones."""
+        folders = {folder.absolute() for folder in (self.store.root, *more)}
         return Forecast(observe(sorted(folders)), self.device)
-
-    def expected_seconds(self, cell: Cell) -> float:
-        """Seconds that a cell is expected to take; 0 if nothing is known of its method."""
-        estimate = self.forecast.estimate(PlannedCell.of(cell).task)
-        return estimate.seconds if estimate else 0.0
 
     def current_records(self) -> list[Record]:
         """The records that the cells of this run have by now.
@@ -111,12 +106,13 @@ def prepare(options: RunOptions) -> PreparedRun:
         MethodError: A method does not take its options, or no method has its weights.
         ResultError: The run folder cannot be read.
     """
+    check_ray(options, device_kind(options.device))
+    check_slurm(options)
+    slots: list[Slot] = []
     if options.engine == "local":
-        if options.slurm or options.jobs is not None:
-            raise UsageError("--slurm and --jobs are for jobs of Slurm\n  Add --engine slurm, or leave them out.")
         slots = choose_slots(options.device, options.workers)
-    else:
-        options, slots = _for_jobs(options), []
+    elif options.engine == "slurm" and options.device == "auto":  # here may be none of the devices of the jobs
+        options = replace(options, device=device_of_jobs(options.slurm))
     cache = Cache(default_cache_directory(), options.cache)
     plan = make_plan(options, cache)
     out, choice = choose_folder(options.out, plan.keys)
@@ -126,16 +122,6 @@ def prepare(options: RunOptions) -> PreparedRun:
     reasons = {cell.key: _reason(store, cell, records[cell.key], options) for cell in cells}
     due = {key: reason for key, reason in reasons.items() if reason}
     return PreparedRun(options, plan, cells, slots, cache, store, choice, records, due)
-
-
-def _for_jobs(options: RunOptions) -> RunOptions:
-    """The same, on the device that the jobs will have."""
-    if options.time:
-        raise UsageError(
-            "--time would time detectors on the machine that submits the jobs\n"
-            "  Leave it out, add --keep-models, and run bench time with the run folder in a job of its own."
-        )
-    return replace(options, device=device_of_jobs(options.slurm)) if options.device == "auto" else options
 
 
 def _reason(store: RunStore, cell: Cell, record: Record | None, options: RunOptions) -> str:
@@ -176,14 +162,22 @@ def execute(prepared: PreparedRun, command: str) -> Generator[Event]:
         root, command, prepared.cache, options.keep_maps, options.keep_models, options.oracle, kept_models(root)
     )
     slots = prepared.slots[: len(cells)]
-    groups = groups_in_order(cells, prepared.expected_seconds, len(slots))
+    forecast = prepared.forecast()
+
+    def expected(cell: Cell) -> float:
+        estimate = forecast.estimate(PlannedCell.of(cell).task)
+        return estimate.seconds if estimate else 0.0
+
+    # Places elsewhere share nothing of a scenario's: the longest cells go first.
+    groups = groups_in_order(cells, expected, len(slots) or len(cells))
     holder = Holder.this_process(command, fingerprints(cells), versions())
     engine = _engine(prepared, slots, task, holder)
     with Claims(root, holder, options.takeover_after) as claims:
         check_companions(holder, claims.others(), root, strict=options.strict_environment)
         write_plan(root, command, prepared.plan.cells)
-        supply = Supply(groups, before, claims, prepared.store, options.retry)
-        yield from engine.run(supply)
+        # A node that is lost is no fault of a cell's.
+        retries = max(1, options.retry) if options.engine == "ray" else options.retry
+        yield from engine.run(Supply(groups, before, claims, prepared.store, retries))
 
 
 def _engine(prepared: PreparedRun, slots: Sequence[Slot], task: CellTask, holder: Holder) -> Engine:
@@ -193,8 +187,22 @@ def _engine(prepared: PreparedRun, slots: Sequence[Slot], task: CellTask, holder
         job = FolderJob(there, task.command, {key: _created(prepared.records[key]) for key in prepared.due})
         return SlurmEngine(root, job, options.jobs or min(MOST_JOBS, len(prepared.due)), options.slurm)
     memory = None if options.cell_memory is None else round(options.cell_memory * 1e9)
-    logs_of = f"{safe_name(holder.host)}-{holder.pid}-"
-    return LocalWorkers(slots, root / "logs", task, CellLimits(options.cell_timeout, memory), logs_of)
+    limits = CellLimits(options.cell_timeout, memory)
+    if options.engine == "ray":
+        device = device_kind(options.device)
+        needs = {str(name): need for name, need in options.ray.items()}
+        return RayEngine(options.ray_address, needs, device, task, limits, options.retry, options.workers)
+    return LocalWorkers(slots, root / "logs", task, limits, f"{safe_name(holder.host)}-{holder.pid}-")
+
+
+def where(prepared: PreparedRun) -> str:
+    """Where the cells run, in words."""
+    slots, options = prepared.slots, prepared.options
+    if options.engine != "local":
+        place = "as tasks of a Ray cluster" if options.engine == "ray" else "in jobs of Slurm"
+        return f"cells run {place}, on the {'GPU' if device_kind(options.device) == 'cuda' else 'CPU'}"
+    devices = ", ".join(sorted({slot.device for slot in slots}))
+    return f"{counted(len(slots), 'worker')} on {devices}, {counted(slots[0].threads, 'CPU thread')} each"
 
 
 def _created(record: Record | None) -> datetime | None:
@@ -275,7 +283,7 @@ def run(options: RunOptions, console: Console) -> int:
     """
     prepared = prepare(options)
     plan, cells, store, due = prepared.plan, prepared.cells, prepared.store, prepared.due
-    introduce(plan, prepared.slots, console)
+    introduce(plan, where(prepared), console)
     console.print(f"run folder: {escape(str(store.root))}{prepared.choice}", highlight=False, soft_wrap=True)
     make_folder(store.root)
     if not due:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.markup import escape
 
-from bench.machine.devices import Slot
 from bench.plan import Plan
 from bench.run_folder import update_report
 from results.record import Record
@@ -15,8 +14,8 @@ from results.store import RunStore
 OK, FAILED = 0, 3
 
 
-def introduce(plan: Plan, slots: Sequence[Slot], console: Console) -> None:
-    """Say what the run covers and which workers of this machine run it, if any."""
+def introduce(plan: Plan, where: str, console: Console) -> None:
+    """Say what the run covers and where it runs, which is given in words."""
 
     def say(text: str) -> None:
         # In a log every statement keeps to its line.
@@ -27,12 +26,10 @@ def introduce(plan: Plan, slots: Sequence[Slot], console: Console) -> None:
     for collection in {scenario.collection.name: scenario.collection for scenario in scenarios}.values():
         of = f" of {collection.scenarios}" if collection.scenarios else ""
         note = f" ({escape(collection.note)})" if collection.note else ""
-        say(f"{escape(collection.name)}: {_count(counts[collection.name], 'scenario', of)}{note}")
+        say(f"{escape(collection.name)}: {counted(counts[collection.name], 'scenario', of)}{note}")
     for sentence in plan.passed_over:
         say(f"not read: {escape(sentence)}")
-    if slots:
-        where = ", ".join(sorted({slot.device for slot in slots}))
-        say(f"{_count(len(slots), 'worker')} on {where}, {_count(slots[0].threads, 'CPU thread')} each")
+    say(where)
     if plan.photographs is not None:
         say(f"photographs: {escape(plan.photographs)}")
     for entrant in {cell.entrant.name: cell.entrant for cell in plan.cells if cell.entrant.unavailable}.values():
@@ -68,5 +65,6 @@ def report_records(records: Sequence[Record], store: RunStore, remedy: str, cons
     return FAILED if failed else OK
 
 
-def _count(number: int, what: str, of: str = "") -> str:
+def counted(number: int, what: str, of: str = "") -> str:
+    """A number of things, in words: ``2 workers``, ``1 of 15 scenarios``."""
     return f"{number}{of} {what}{'' if number == 1 and not of else 's'}"

@@ -22,14 +22,14 @@ def plan(options: RunOptions) -> int:
     Estimates come from records of cells that have run, in the run folder and in those under runs/.
     """
     from bench.outlook import look_ahead, outlook_document
-    from bench.run import prepare
+    from bench.run import prepare, where
     from bench.summary import introduce
 
     prepared, terminal = prepare(options), console()
     if options.json:
         terminal.print_json(data=outlook_document(prepared))
         return 0
-    introduce(prepared.plan, prepared.slots, terminal)
+    introduce(prepared.plan, where(prepared), terminal)
     if len(prepared.plan.cells) <= _LISTED:
         terminal.print(_cell_table(prepared))
     outlook = look_ahead(prepared)

@@ -39,10 +39,11 @@ class Assignment:
 
 @dataclass(frozen=True, eq=False)
 class Started:
-    """A worker has begun a cell."""
+    """A worker has begun a cell; on the node of that name, where it may be another than this."""
 
     slot: Slot
     cell: "Cell"
+    node: str = ""
 
 
 @dataclass(frozen=True, eq=False)

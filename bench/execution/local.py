@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 import psutil
 
 from bench.execution.events import Assignment, Ended, Event, Interrupted, Progressed, Started
-from bench.execution.protocol import CellTask
-from bench.execution.supply import LOOK_AGAIN, Supply
+from bench.execution.protocol import CellSource, CellTask
+from bench.execution.supply import LOOK_AGAIN
 from bench.execution.worker import serve
 from bench.machine.devices import Slot
 
@@ -41,11 +41,6 @@ class CellLimits:
 
     seconds: float | None = None
     memory: int | None = None
-
-    @property
-    def are_set(self) -> bool:
-        """Whether there is any."""
-        return self.seconds is not None or self.memory is not None
 
 
 NO_LIMITS = CellLimits()
@@ -71,7 +66,7 @@ class LocalWorkers:
         self._logs_of = logs_of
         self._task = task
 
-    def run(self, supply: Supply) -> Generator[Event]:
+    def run(self, supply: CellSource) -> Generator[Event]:
         """Run cells until all are recorded, and yield what happens to them, each end as soon as it is there.
 
         When the iterator is closed or an exception passes through, the workers are killed with what they were doing.
@@ -85,11 +80,11 @@ class LocalWorkers:
                 yield from self._hand_out(supply, workers)
                 yield from supply.recorded_elsewhere()
                 busy = [worker for worker in workers.values() if worker.assignment]
-                waits = self._limits.are_set or (supply.is_open and len(busy) < len(self._slots))
                 if busy:
+                    # Not for ever: a cancelled Ray task hears of it between two calls only.
                     wait(
                         [*(worker.connection for worker in busy), *(worker.process.sentinel for worker in busy)],
-                        LOOK_AGAIN if waits else None,
+                        LOOK_AGAIN,
                     )
                 elif supply.is_open:
                     time.sleep(LOOK_AGAIN)
@@ -102,7 +97,7 @@ class LocalWorkers:
             for worker in workers.values():
                 worker.stop()
 
-    def _hand_out(self, supply: Supply, workers: "dict[Slot, _Worker]") -> Iterator[Event]:
+    def _hand_out(self, supply: CellSource, workers: "dict[Slot, _Worker]") -> Iterator[Event]:
         """Give every idle worker a cell, and start workers where there are cells for them."""
         for slot in self._slots:
             worker = workers.get(slot)
@@ -145,7 +140,7 @@ class _Worker:
             self.connection.send(assignment)
         return Started(self.slot, assignment.cell)
 
-    def events(self, supply: Supply) -> Iterator[Event]:
+    def events(self, supply: CellSource) -> Iterator[Event]:
         """What the worker has said since last time; that it died, if it did.
 
         Raises:
@@ -175,7 +170,7 @@ class _Worker:
             else:
                 yield self._given_up(failure, supply)
 
-    def exceeding(self, limits: CellLimits, supply: Supply) -> Iterator[Event]:
+    def exceeding(self, limits: CellLimits, supply: CellSource) -> Iterator[Event]:
         """End the process of a cell that takes more than it may, and record that.
 
         Raises:
@@ -192,7 +187,7 @@ class _Worker:
             reason = f"it took {taken / 1e9:.1f} GB of memory, and --cell-memory is {limits.memory / 1e9:g}"
             yield self._given_up(Failure(kind="memory", reason=reason), supply)
 
-    def _given_up(self, failure: "Failure", supply: Supply) -> Ended:
+    def _given_up(self, failure: "Failure", supply: CellSource) -> Ended:
         """End the process, if it still lives, and record why its cell has no metrics."""
         assignment = self.assignment
         assert assignment is not None

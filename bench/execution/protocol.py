@@ -1,13 +1,13 @@
 """What every place where cells can run has in common: it runs a supply of cells and tells what happens to them."""
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from bench.datasets.cache import Cache
-from bench.execution.events import Assignment, Event
+from bench.execution.events import Assignment, Ended, Event
 from bench.execution.supply import Supply
 from bench.machine.devices import Slot
 from bench.machine.memory import forget_peak, peak_memory
@@ -18,6 +18,26 @@ if TYPE_CHECKING:  # they load torch, which a starting worker must not do before
     from methods.detector import Progress
     from results.record import Failure, Record
     from results.store import Draft
+
+
+class CellSource(Protocol):
+    """What an engine takes its cells from; :class:`bench.execution.supply.Supply` shares them with other runs."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there are cells that are neither recorded nor handed out."""
+
+    def take(self) -> Assignment | None:
+        """The next cell; ``None`` if there is none to be had at present."""
+
+    def recorded_elsewhere(self) -> Iterator[Ended]:
+        """The cells that turned out to be recorded by others."""
+
+    def ended(self, assignment: Assignment) -> None:
+        """Say that a cell has its record."""
+
+    def retry(self, assignment: Assignment, failure: "Failure") -> bool:
+        """Hand a cell out again whose process or node died, if that is not too often; return whether it will be."""
 
 
 class Engine(Protocol):
@@ -93,6 +113,19 @@ class CellTask:
         from bench.recording import record_failure
 
         return record_failure(self._draft(assignment), self._fields(assignment, slot), failure)
+
+    def record_files(self, assignment: Assignment, files: Mapping[str, bytes]) -> "Record":
+        """Record a cell that has run on another host, which has sent the files of its folder, by name.
+
+        Returns:
+            The record that the cell has by now: another run may have been first.
+
+        Raises:
+            ResultError: A file cannot be written.
+        """
+        from bench.recording import record_files
+
+        return record_files(self._draft(assignment), files)
 
     def _draft(self, assignment: Assignment) -> "Draft":
         from results.store import RunStore

@@ -18,6 +18,7 @@ from bench.execution.events import Ended, Event, Interrupted, Started
 from bench.execution.local import log_tail
 from bench.execution.supply import LOOK_AGAIN, Supply
 from bench.machine.devices import Slot
+from bench.options import RunOptions
 
 MOST_JOBS = 20
 """So many jobs are submitted unless the user says how many."""
@@ -172,6 +173,22 @@ class SlurmEngine:
             f"all jobs have ended, and {len(left)} cells have no record, such as {left[0]}\n"
             f"{tails[-1] if tails else 'They have printed no error.'}\n"
             f"  The logs of the jobs lie in {self._folder}. The same command continues."
+        )
+
+
+def check_slurm(options: RunOptions) -> None:
+    """Make sure, without Slurm, that its options go with the others.
+
+    Raises:
+        UsageError: They do not.
+    """
+    if options.engine != "slurm":
+        if options.slurm or options.jobs is not None:
+            raise UsageError("--slurm and --jobs are for jobs of Slurm\n  Add --engine slurm, or leave them out.")
+    elif options.time:
+        raise UsageError(
+            "--time would time detectors on the machine that submits the jobs\n"
+            "  Leave it out, add --keep-models, and run bench time with the run folder in a job of its own."
         )
 
 

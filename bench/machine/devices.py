@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from bench.errors import UsageError
 
-_CORES_PER_WORKER = 8
+CORES_PER_WORKER = 8
 """Beyond about so many threads the networks of this field gain little from more, and a second worker does."""
 
 
@@ -46,7 +46,7 @@ def choose_slots(device: str, workers: int | None) -> list[Slot]:
     """
     devices = _devices(device)
     cores = usable_cores()
-    count = workers or (max(1, cores // _CORES_PER_WORKER) if devices == ["cpu"] else len(devices))
+    count = workers or (max(1, cores // CORES_PER_WORKER) if devices == ["cpu"] else len(devices))
     return [Slot(index, devices[index % len(devices)], max(1, cores // count)) for index in range(count)]
 
 
