@@ -43,6 +43,7 @@ def run(
     out: Path | str | None = None,
     device: str = "auto",
     workers: int | None = None,
+    threads: int | None = None,
     engine: Literal["local", "ray", "slurm"] = "local",
     ray_address: str | None = None,
     ray: Mapping[str, float] | str | None = None,
@@ -83,6 +84,7 @@ def run(
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         workers: Worker processes; one per GPU, on the CPU one per 8 cores, when ``None``. On a Ray cluster: cells at a
             time, as many as it has room for when ``None``.
+        threads: CPU threads of each worker; the cores shared out when ``None``.
         engine: Where cells run: in processes of this machine, as tasks of a Ray cluster, or in jobs of Slurm.
         ray_address: A running Ray cluster, ``HOST:PORT`` or ``auto``; ``$RAY_ADDRESS``, else one is started here, when
             ``None``.

@@ -47,6 +47,7 @@ class RunOptions:
         out: Run folder; what is already done in it is kept.
         device: auto, cpu, cuda or cuda:N.
         workers: Worker processes; they share the CPU cores. On a Ray cluster: cells at a time.
+        threads: CPU threads of each worker; with as many, results are the same bit for bit wherever cells run.
         engine: Where cells run: local, in processes of this machine; ray, as tasks of a Ray cluster; slurm, in jobs
             that are submitted from here.
         ray_address: A running Ray cluster, HOST:PORT, or auto for the one that this machine belongs to.
@@ -92,6 +93,9 @@ class RunOptions:
     ] = None
     device: Device = "auto"
     workers: Annotated[Annotated[int, Limits(ge=1)] | None, Flag(default="one per GPU, on the CPU one per 8 cores")] = (
+        None
+    )
+    threads: Annotated[Annotated[int, Limits(ge=1)] | None, Flag(default="the cores shared out; on Ray num_cpus")] = (
         None
     )
     engine: Literal["local", "ray", "slurm"] = "local"

@@ -110,7 +110,7 @@ def prepare(options: RunOptions) -> PreparedRun:
     check_slurm(options)
     slots: list[Slot] = []
     if options.engine == "local":
-        slots = choose_slots(options.device, options.workers)
+        slots = choose_slots(options.device, options.workers, options.threads)
     elif options.engine == "slurm" and options.device == "auto":  # here may be none of the devices of the jobs
         options = replace(options, device=device_of_jobs(options.slurm))
     cache = Cache(default_cache_directory(), options.cache)

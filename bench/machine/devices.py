@@ -34,12 +34,13 @@ def make_products_deterministic() -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
-def choose_slots(device: str, workers: int | None) -> list[Slot]:
+def choose_slots(device: str, workers: int | None, threads: int | None = None) -> list[Slot]:
     """Share devices and CPU cores out to worker processes.
 
     Args:
         device: ``auto`` (every GPU, else the CPU), ``cpu``, ``cuda`` (every GPU) or ``cuda:N``.
         workers: How many; ``None`` for one per GPU, on the CPU one per eight cores.
+        threads: CPU threads of each; ``None`` for its share of the cores.
 
     Raises:
         UsageError: There is no such device.
@@ -47,7 +48,8 @@ def choose_slots(device: str, workers: int | None) -> list[Slot]:
     devices = _devices(device)
     cores = usable_cores()
     count = workers or (max(1, cores // CORES_PER_WORKER) if devices == ["cpu"] else len(devices))
-    return [Slot(index, devices[index % len(devices)], max(1, cores // count)) for index in range(count)]
+    each = threads or max(1, cores // count)
+    return [Slot(index, devices[index % len(devices)], each) for index in range(count)]
 
 
 def _devices(device: str) -> list[str]:
