@@ -83,7 +83,7 @@ def wait_for(condition: Callable[[], object], seconds: float = 100) -> None:
 
 def results_of(out: Path) -> list[tuple[object, ...]]:
     """What must not depend on when and in how many attempts the cells ran."""
-    varying = {"timings", "created", "command", "environment"}
+    varying = {"timings", "created", "command", "environment", "peak_memory", "interrupted"}
     return [tuple(record.model_dump(exclude=varying).items()) for record in RunStore(out).records()]
 
 
@@ -137,6 +137,8 @@ def test_a_killed_run_continues_to_the_same_results(
     assert again.returncode == 0, again.stderr
     assert all(path.stat().st_mtime_ns == written for path, written in done.items())
     assert results_of(tmp_path / "out") == results_of(out)
+    interrupted = [why for record in RunStore(tmp_path / "out").records() for why in record.interrupted]
+    assert all(f"process {process.pid} " in why and "has died" in why for why in interrupted)
     assert (tmp_path / "out/report/means.csv").read_bytes() == (out / "report/means.csv").read_bytes()
 
 

@@ -19,7 +19,7 @@ def options(**given: object) -> RunOptions:
 @pytest.mark.parametrize(
     ("name", "value", "reason"),
     [
-        ("engine", "dask", "'local' or 'ray'"),
+        ("engine", "dask", "'local', 'ray' or 'slurm'"),
         ("ray", "num_gpu=1", "'num_cpus', 'num_gpus' or 'memory'"),
         ("ray", "num_gpus=-1", "greater than or equal to 0"),
         ("ray", ["memory=8GB"], "valid number"),
