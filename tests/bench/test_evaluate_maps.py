@@ -82,7 +82,7 @@ def test_kept_maps_give_the_same_numbers_bit_by_bit(bench: Command, run: Path, d
     done = bench("evaluate", run, "--data-root", data_root, "--out", "again")
     assert done.returncode == 0, done.stdout + done.stderr
     assert metrics_of(tmp_path / "again") == metrics_of(run)
-    made_anew = {"key", "created", "command", "timings", "maps"}
+    made_anew = {"key", "created", "command", "timings", "maps", "peak_memory"}
     before, after = RunStore(run).records(), RunStore(tmp_path / "again").records()
     assert [r.model_dump(exclude=made_anew) for r in after] == [r.model_dump(exclude=made_anew) for r in before]
     assert {r.maps.record for r in after if r.maps} == {r.key for r in before}
