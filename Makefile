@@ -20,10 +20,10 @@ check: $(VENV)/installed-dev lint
 test: $(VENV)/installed-dev lint
 	$(TESTS) -m "not cluster"
 
-# A cluster of two nodes on this machine.
+# A Ray cluster of two nodes and a Slurm of one, both on this machine; the latter needs root.
 test-cluster: $(VENV)/installed-dev
-	$(INSTALL) ".[cpu,dev,ray]"
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cluster
+	$(INSTALL) ".[cpu,dev,ray,slurm]"
+	OMP_NUM_THREADS=1 tests/cluster/slurm_node.sh with "$$(mktemp -d)" $(BIN)/python -m pytest -m cluster tests/cluster
 
 # With the oldest versions allowed; newer packages beneath them warn.
 test-lowest:

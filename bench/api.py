@@ -21,6 +21,7 @@ from bench.errors import UsageError, unknown_name
 from bench.models import load_detector
 from bench.option_types import default_data_root
 from bench.options import EvaluationOptions, ExportOptions, RunOptions, SubmissionOptions, TimingOptions, resolve
+from bench.preparation import prepare
 from bench.progress import make_display
 from bench.run_folder import locked, new_folder
 from bench.speed import time_detectors, time_run
@@ -126,7 +127,7 @@ def run(
     given = {name: value for name, value in locals().items() if name != "console"}
     options = resolve(RunOptions, given, "bench.api.run")
     options = dataclasses.replace(options, keep_models=options.keep_models or time)
-    prepared = running.prepare(options)
+    prepared = prepare(options)
     # A live display would take over what the caller prints meanwhile.
     console = console or Console(quiet=True, force_terminal=False)
     if prepared.due:

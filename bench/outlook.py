@@ -11,7 +11,7 @@ from bench.datasets.images import decoded_bytes, is_decoded
 from bench.forecast import BASES, Basis, Estimate
 from bench.models import MODEL_FILE
 from bench.plan import cell_document
-from bench.run import PreparedRun
+from bench.preparation import PreparedRun
 from bench.run_folder import RUNS, PlannedCell
 from results.arrays import MAPS_FILE, NORMAL_MAPS_FILE
 

@@ -13,8 +13,9 @@ from bench.errors import UsageError
 from bench.machine.devices import choose_slots, usable_cores
 from bench.machine.environment import command_line, cpu_name
 from bench.options import RunOptions, TimingOptions
+from bench.preparation import prepare
 from bench.progress import make_display
-from bench.run import execute, prepare, terminable
+from bench.run import execute, terminable
 from bench.run_folder import new_folder, update_report
 from bench.summary import FAILED, OK
 from bench.timing.backends import PRECISIONS, check_backend

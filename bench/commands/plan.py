@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from bench.outlook import MethodOutlook, Outlook
-    from bench.run import PreparedRun
+    from bench.preparation import PreparedRun
 
 _LISTED = 60
 """Cells beyond which a list of them is no help in a terminal."""
@@ -22,7 +22,7 @@ def plan(options: RunOptions) -> int:
     Estimates come from records of cells that have run, in the run folder and in those under runs/.
     """
     from bench.outlook import look_ahead, outlook_document
-    from bench.run import prepare, where
+    from bench.preparation import prepare, where
     from bench.summary import introduce
 
     prepared, terminal = prepare(options), console()

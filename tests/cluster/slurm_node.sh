@@ -5,10 +5,13 @@
 #     SLURM_CONF=/tmp/slurm/slurm.conf python -m pytest -m cluster tests/cluster/test_slurm.py
 #     sudo tests/cluster/slurm_node.sh down /tmp/slurm
 #
+# or all three: tests/cluster/slurm_node.sh with /tmp/slurm python -m pytest -m cluster tests/cluster/test_slurm.py
+#
 # Needs root and the packages slurm-wlm and munge of Debian or Ubuntu, which it installs where they are missing.
 # The partition urgent preempts jobs of the partition debug, which are requeued.
 set -eu
-action=${1:?up or down} folder=${2:?a folder}
+action=${1:?up, down or with} folder=${2:?a folder}
+shift 2
 
 down() {
     for daemon in slurmd slurmctld munged; do
@@ -79,5 +82,6 @@ up() {
 case $action in
     up) down; up ;;
     down) down ;;
-    *) echo "up or down, not $action" >&2; exit 2 ;;
+    with) trap down EXIT; down; up; "$@" ;;
+    *) echo "up, down or with, not $action" >&2; exit 2 ;;
 esac

@@ -14,7 +14,8 @@ from bench.execution.order import part_of
 from bench.execution.slurm_jobs import SlurmEngine, device_of_jobs, minutes, sbatch_options
 from bench.options import RunOptions, resolve
 from bench.plan import make_plan
-from bench.run import FolderJob, prepare
+from bench.preparation import prepare
+from bench.run import FolderJob
 
 
 @pytest.fixture
