@@ -83,6 +83,7 @@ def execute(prepared: PreparedRun, command: str) -> Generator[Event]:
         # A node that is lost is no fault of a cell's.
         retries = max(1, options.retry) if options.engine == "ray" else options.retry
         yield from engine.run(Supply(groups, before, claims, prepared.store, retries))
+        prepared.store.clear_drafts()
 
 
 def _engine(prepared: PreparedRun, slots: Sequence[Slot], task: CellTask, holder: Holder) -> Engine:

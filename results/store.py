@@ -195,6 +195,12 @@ class RunStore:
         shutil.rmtree(directory, ignore_errors=True)
         return Draft(directory, published, replaces, superseded)
 
+    def clear_drafts(self) -> None:
+        """Remove what processes that were killed have left of cells that have a record by now."""
+        for draft in (self.root / WORK_FOLDER / "drafts").glob("*"):
+            if (self.root / "cells" / draft.name.rpartition(".")[0] / RECORD_FILE).exists():
+                shutil.rmtree(draft, ignore_errors=True)
+
     def remove(self, cell: CellId | Record) -> None:
         """Remove a cell's folder, if there is one.
 

@@ -167,3 +167,14 @@ def test_a_draft_left_by_an_earlier_attempt_is_removed(tmp_path, record):
         directory.mkdir(parents=True)
     store.draft(record, "1")
     assert (first.exists(), second.exists()) == (False, True)
+
+
+def test_drafts_of_recorded_cells_are_cleared_and_others_stay(tmp_path, record):
+    store = RunStore(tmp_path)
+    other = record.model_copy(update={"seed": 7})
+    left, running = store.draft(record, "1").directory, store.draft(other, "1").directory
+    for directory in (left, running):
+        directory.mkdir(parents=True)
+    store.write(record)
+    store.clear_drafts()
+    assert (left.exists(), running.exists()) == (False, True)
