@@ -147,9 +147,12 @@ class Misfortune:
                     file.write(bytes(65536))
         except OSError:
             self._say(f"disk full, {free / 1e6:.0f} MB were free")
-        time.sleep(4)
+        until = time.monotonic() + 30  # a run may be starting
+        while time.monotonic() < until and all(run.poll() is None for run in self._runs):
+            time.sleep(0.2)
+        ended = [str(run.poll()) for run in self._runs if run.poll() is not None]
         ballast.unlink()
-        self._say("disk free again")
+        self._say(f"disk free again, a run has ended with exit code {ended[0]}" if ended else "disk free again")
 
     def stop_run(self) -> bool:
         """Stop a run and its workers until its cells have been taken over, and let them go on; return whether."""
