@@ -109,7 +109,7 @@ def test_a_full_disk_ends_the_run_and_says_so(
     finally:
         resource.prlimit(server, resource.RLIMIT_FSIZE, (soft, hard))
     assert full.returncode == 2, full.stdout + full.stderr
-    assert "cannot write out/cells/" in full.stderr
+    assert "cannot write out/.work/drafts/" in full.stderr
     assert "Traceback" not in full.stderr
     assert not list(tmp_path.glob("out/cells/*/record.json"))
 
