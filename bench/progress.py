@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 
 from bench.cells import Cell
-from bench.execution.events import Ended, Event, Interrupted, Progressed, Started
+from bench.execution.events import Ended, Event, Interrupted, Progressed, Started, Waiting
 from bench.forecast import duration
 from bench.machine.devices import Slot
 from methods.detector import Progress as Step
@@ -94,6 +94,11 @@ def again_line(cell: Cell, reason: str) -> str:
     return f"[yellow]again[/]  [bold]{escape(cell.label)}[/]: {escape(reason)}"
 
 
+def waiting_line(cells: int) -> str:
+    """One line about cells that other runs hold."""
+    return f"waiting for {cells} cell{'' if cells == 1 else 's'} that other runs hold"
+
+
 def _by(slot: Slot | None) -> str:
     return "" if slot is not None else " (by another run)"
 
@@ -113,6 +118,7 @@ class LogDisplay:
         self._total = total
         self._clock = clock
         self._ended = 0
+        self._waiting = 0
         self._last: dict[str, float] = {}
         self._pace = Pace(clock)
 
@@ -135,6 +141,9 @@ class LogDisplay:
             case Ended(slot, _, record):
                 self._ended += 1
                 self._print(f"{outcome_line(record)}{_by(slot)} [{self._ended} of {self._total}]")
+            case Waiting(cells) if cells != self._waiting:
+                self._waiting = cells
+                self._print(waiting_line(cells))
 
     def _started(self, cell: Cell, where: str) -> None:
         self._last[cell.key] = self._clock()
@@ -201,6 +210,8 @@ class LiveDisplay:
                 self._remove(cell)
                 self._console.print(f"{outcome_line(record)}{_by(slot)}", highlight=False)
                 self._update_total(1)
+            case Waiting(cells):
+                self._progress.update(self._total, description=waiting_line(cells))
 
     def _started(self, cell: Cell) -> None:
         task = self._progress.add_task(escape(cell.label), total=None, **_fields(stage="start"))

@@ -73,4 +73,11 @@ class Ended:
     record: "Record"
 
 
-Event = Started | Progressed | Interrupted | Ended
+@dataclass(frozen=True)
+class Waiting:
+    """Nothing is left to run here but cells that other runs hold, which may yet die: so many."""
+
+    cells: int
+
+
+Event = Started | Progressed | Interrupted | Ended | Waiting

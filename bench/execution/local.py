@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from bench.execution.events import Assignment, Ended, Event, Interrupted, Progressed, Started
+from bench.execution.events import Assignment, Ended, Event, Interrupted, Progressed, Started, Waiting
 from bench.execution.protocol import CellSource, CellTask
 from bench.execution.supply import LOOK_AGAIN
 from bench.execution.worker import serve
@@ -87,6 +87,8 @@ class LocalWorkers:
                         LOOK_AGAIN,
                     )
                 elif supply.is_open:
+                    if supply.held_elsewhere:
+                        yield Waiting(supply.held_elsewhere)
                     time.sleep(LOOK_AGAIN)
                 for worker in busy:
                     yield from worker.events(supply)

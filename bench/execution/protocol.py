@@ -27,6 +27,10 @@ class CellSource(Protocol):
     def is_open(self) -> bool:
         """Whether there are cells that are neither recorded nor handed out."""
 
+    @property
+    def held_elsewhere(self) -> int:
+        """How many of them other runs hold, as far as is known."""
+
     def take(self) -> Assignment | None:
         """The next cell; ``None`` if there is none to be had at present."""
 

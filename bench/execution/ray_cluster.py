@@ -12,7 +12,7 @@ from itertools import count
 from typing import Any
 
 from bench.errors import UsageError
-from bench.execution.events import Assignment, Ended, Event, Interrupted, Progressed, Started
+from bench.execution.events import Assignment, Ended, Event, Interrupted, Progressed, Started, Waiting
 from bench.execution.local import CellLimits
 from bench.execution.protocol import CellSource, CellTask
 from bench.execution.ray_node import Again, Begun, Luggage, Parcel, run_here
@@ -130,6 +130,8 @@ class RayEngine:
                         self._hand_out(supply, tasks, remote, needs)
                         yield from supply.recorded_elsewhere()
                     if not tasks:
+                        if supply.held_elsewhere:
+                            yield Waiting(supply.held_elsewhere)
                         time.sleep(LOOK_AGAIN if supply.is_open else 0)
                         continue
                     ready, _ = ray.wait(list(tasks), timeout=LOOK_AGAIN)

@@ -139,6 +139,11 @@ class OneCell:
         """Whether the cell is to be handed out."""
         return self._waiting is not None
 
+    @property
+    def held_elsewhere(self) -> int:
+        """None: nobody else knows of the cell."""
+        return 0
+
     def take(self) -> Assignment | None:
         """The cell, once."""
         assignment, self._waiting = self._waiting, None

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from bench.cells import Cell
 from bench.datasets.cache import Cache
-from bench.execution.events import Ended, Progressed, Started
+from bench.execution.events import Ended, Interrupted, Progressed, Started, Waiting
 from bench.forecast import duration
 from bench.machine.devices import Slot
 from bench.machine.environment import environment
@@ -129,6 +129,31 @@ def test_a_log_has_a_line_when_something_happens_and_twice_a_minute(cells: tuple
         "       tiny · parts/bolt · 0: train 310/1,000, 10/s, 1:09 left",
         "done   tiny · parts/bolt · 0: image AU-ROC 98.7, AU-PRO@0.3 50.0 (1:15) [1 of 1]",
     ]
+
+
+def test_what_other_runs_do_is_told_apart(cells: tuple[Cell, ...]) -> None:
+    file, screen = StringIO(), Screen(120)
+    events = [
+        Started(SLOT, cells[0]),
+        Interrupted(SLOT, cells[0], "its node was lost"),
+        Waiting(1),
+        Waiting(1),
+        Ended(None, cells[1], record_of(cells[1])),
+    ]
+    log, live = LogDisplay(Console(file=file), 2), LiveDisplay(screen.console, 2)
+    with live:
+        for event in events:
+            log.show(event)
+            live.show(event)
+    lines = [
+        "again  tiny · parts/bolt · 0: its node was lost",
+        "waiting for 1 cell that other runs hold",
+        "done   tiny · parts/bolt · 1: image AU-ROC 98.7, AU-PRO@0.3 50.0 (1:15) (by another run) [1 of 2]",
+    ]
+    assert file.getvalue().splitlines() == ["start  tiny · parts/bolt · 0 on cpu", *lines]
+    shown = screen.frame()
+    assert lines[0] in shown
+    assert "(by another run)" in shown
 
 
 def test_a_terminal_gets_live_lines_and_a_file_gets_a_log() -> None:
