@@ -73,9 +73,9 @@ def _expected(method: "MethodOutlook") -> tuple[str, str, str, str]:
     from bench.forecast import duration
 
     if method.unavailable:
-        return "–", "–", "no weights: its cells will fail", "–"
+        return "–", "–", "no weights: will fail", "–"
     if not method.is_known:
-        return "–", "–", "not known: no cell of it has run", "–"
+        return "–", "–", "no record of it", "–"
     seconds, least, greatest = method.seconds
     records = min(one.observations for one in method.estimates)
     basis = f"{records} record{'' if records == 1 else 's'}, {method.basis}"

@@ -105,7 +105,7 @@ def test_a_plan_knows_what_has_run_before(bench: Command, data_root: Path) -> No
     flags = ("--methods", "tiny", "--datasets", "parts", "--data-root", data_root, "--out", "out")
     before = bench("plan", *flags)
     assert before.returncode == 0, before.stderr
-    assert "not known: no cell of it has run" in before.stdout
+    assert "no record of it" in before.stdout
     assert "nothing is known of tiny" in before.stdout
     assert bench("run", *flags[:3], "parts/bolt", *flags[4:], "--train-scale", 0.5).returncode == 0
     document = json.loads(bench("plan", *flags, "--json").stdout)
