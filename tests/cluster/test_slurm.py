@@ -122,7 +122,8 @@ def test_what_sbatch_says_of_an_option_is_shown(runs: Runs) -> None:
 def test_cells_of_a_cancelled_and_of_a_requeued_job_are_run_again(runs: Runs) -> None:
     pause = f"tiny.pause={PAUSE}"
     run = runs.start("--seeds", "0,1", "--set", pause, "--engine", "slurm", "--slurm", "time=10", "--jobs", "2")
-    run.until(lambda: len({claim.holder for claim in all_claims(runs.folder).values() if not claim.ended}) == 2)
+    run.until(lambda: run.printed.count("start") == 2)
+    assert len({claim.holder for claim in all_claims(runs.folder).values() if not claim.ended}) == 2
     cancelled, requeued = sorted(queued(runs.folder))
     slurm("scancel", cancelled)
     slurm("scontrol", "requeue", requeued)
