@@ -7,6 +7,7 @@ cell whose fit is known need not be trained again because a metric has changed.
 
 import hashlib
 import json
+from functools import cache
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
@@ -98,6 +99,7 @@ def score_key(fitted: str, scenario: Scenario) -> str:
     )
 
 
+@cache
 def installed(*packages: str) -> dict[str, str | None]:
     """The version of each package, ``None`` where it is not installed."""
     return {package: _version(package) for package in packages}

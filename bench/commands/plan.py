@@ -1,5 +1,6 @@
 """``bench plan``: what a run would do, and what it would take."""
 
+import json
 from typing import TYPE_CHECKING
 
 from bench.commands.flags import console
@@ -27,7 +28,7 @@ def plan(options: RunOptions) -> int:
 
     prepared, terminal = prepare(options), console()
     if options.json:
-        terminal.print_json(data=outlook_document(prepared))
+        terminal.out(json.dumps(outlook_document(prepared), indent=2), highlight=False)
         return 0
     introduce(prepared.plan, where(prepared), terminal)
     if len(prepared.plan.cells) <= _LISTED:

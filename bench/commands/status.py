@@ -1,6 +1,7 @@
 """``bench status``: how far a run folder is."""
 
 import dataclasses
+import json
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
@@ -46,7 +47,7 @@ def status(options: StatusOptions) -> int:
         )
     terminal, reader = console(), StatusReader(options.run, options.takeover_after)
     if options.json:
-        terminal.print_json(data=_document(reader.read()))
+        terminal.out(json.dumps(_document(reader.read()), indent=2), highlight=False)
         return 0
     if not options.watch:
         terminal.print(_shown(reader.read()))

@@ -46,13 +46,15 @@ def planned(root: Path, **options: object) -> Cell:
 
 
 def keys_of(root: Path, **options: object) -> tuple[str, str]:
-    """The keys of that cell's fit and of its scores."""
+    """The keys of that cell's fit and of its scores, as in a process of its own."""
+    keys.installed.cache_clear()
     cell = planned(root, **options)
     return cell.fit_key, cell.key
 
 
 def keys_of_methods(root: Path) -> Keys:
-    """The keys of a cell of each built-in method, and of one that another package brings."""
+    """The keys of a cell of each built-in method, and of one that another package brings, as in a new process."""
+    keys.installed.cache_clear()
     scenario, keys_of_all = planned(root).scenario, {}
     for name in ("tiny", *BUILT_IN):
         method = load_method(name)
