@@ -62,7 +62,7 @@ def _method_table(outlook: "Outlook") -> "Table":
 
     table = Table(title="Expected", title_justify="left")
     for head in ("Method", "Cells", "Steps", "Time", "Range", "From", "Memory"):
-        table.add_column(head, justify="left" if head in ("Method", "From") else "right")
+        table.add_column(head, justify="left" if head in ("Method", "From") else "right", no_wrap=head == "Method")
     for method in outlook.methods:
         table.add_row(
             method.method, str(method.cells), f"{method.steps:,}" if method.steps else "–", *_expected(method)
@@ -78,10 +78,11 @@ def _expected(method: "MethodOutlook") -> tuple[str, str, str, str]:
     if not method.is_known:
         return "–", "–", "no record of it", "–"
     seconds, least, greatest = method.seconds
-    records = min(one.observations for one in method.estimates)
-    basis = f"{records} record{'' if records == 1 else 's'}, {method.basis}"
+    basis = f"{method.basis} ({min(one.observations for one in method.estimates)})"
     memory = "–" if method.peak_memory is None else size(method.peak_memory)
-    return duration(seconds), f"{duration(least)}–{duration(greatest)}", basis, memory
+    # One record has no range.
+    spread = "–" if least == greatest else f"{duration(least)}–{duration(greatest)}"
+    return duration(seconds), spread, basis, memory
 
 
 def _print_sums(prepared: "PreparedRun", outlook: "Outlook", terminal: "Console") -> None:
