@@ -5,7 +5,6 @@ of the same method on the same scenario, else of the same method on others, else
 for a method of which nothing has run.
 """
 
-import json
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from results.beside import read_object
 from results.store import RECORD_FILE
 
 Basis = Literal["this scenario", "other scenarios", "another device"]
@@ -133,7 +133,7 @@ def observe(runs: Sequence[Path]) -> Iterator[Observation]:
     """What the cells of run folders took; records that failed, or cannot be read, say nothing."""
     for run in runs:
         for path in run.glob(f"cells/*/{RECORD_FILE}"):
-            document = read_loosely(path)
+            document = read_object(path)
             observation = observation_of(document) if document is not None else None
             if observation is not None:
                 yield replace(observation, files=_sizes(path.parent))
@@ -164,15 +164,6 @@ def observation_of(document: Mapping[str, Any]) -> Observation | None:
 
 def _sizes(folder: Path) -> dict[str, int]:
     return {path.name: path.stat().st_size for path in folder.iterdir() if path.is_file()}
-
-
-def read_loosely(path: Path) -> dict[str, Any] | None:
-    """A record as JSON, of whatever version, not checked: enough to count and to estimate, and many times as fast."""
-    try:
-        document = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return None
-    return document if isinstance(document, dict) else None
 
 
 def device_name(gpu: str | None, cpu: str, threads: int) -> str:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.execution.claims import Claim, Holder, Holders, all_claims
-from bench.forecast import Forecast, device_name, observation_of, read_loosely
+from bench.forecast import Forecast, device_name, observation_of
 from bench.run_folder import PlannedCell, read_plan
+from results.beside import read_object
 from results.store import RECORD_FILE
 
 
@@ -108,7 +109,7 @@ class StatusReader:
         for path in self._root.glob(f"cells/*/{RECORD_FILE}"):
             known = self._records.get(path.parent.name)
             if known is None or known.get("status") == "failed":
-                document = read_loosely(path)
+                document = read_object(path)
                 if document is not None:
                     document.pop("images", None)  # most of it, and nothing of it is needed
                     self._records[path.parent.name] = document

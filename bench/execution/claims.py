@@ -17,10 +17,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import psutil
 
+from results.beside import read_object
 from results.errors import ResultError
 from results.store import WORK_FOLDER
 
@@ -255,7 +256,7 @@ class Holders:
 
     def find(self, identity: str) -> Holder | None:
         """A holder, unless it has ended or what is known of it cannot be read."""
-        document = _read(self._folder / f"{identity}.json")
+        document = read_object(self._folder / f"{identity}.json")
         try:
             return Holder(**document) if document is not None else None
         except TypeError:
@@ -287,21 +288,13 @@ def all_claims(root: Path) -> dict[str, Claim]:
 
 
 def _read_claim(path: Path, cell: str, number: int) -> Claim:
-    document = _read(path)
+    document = read_object(path)
     try:
         claim = Claim(**{**document, "interrupted": tuple(document["interrupted"])}) if document else None
     except (KeyError, TypeError):
         claim = None
     whole = claim is not None and (claim.cell, claim.number) == (cell, number)
     return claim if claim is not None and whole else Claim(cell, number, "", "")
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        document = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return None
-    return document if isinstance(document, dict) else None
 
 
 def _replace(path: Path, document: Mapping[str, object]) -> None:
