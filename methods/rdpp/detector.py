@@ -111,7 +111,9 @@ class Rdpp(Detector[RdppConfig]):
     source = "Tien et al., CVPR 2023"
     Config = RdppConfig
     _embedded: ClassVar = {"backbone": "efficientnet_lite0"}
-    presets: ClassVar = {"embedded": _embedded, "demo": {**_embedded, "epochs": 20}}
+    # With the larger batches so few images make one step a pass, too few for the moving averages of the batch norms.
+    _demo: ClassVar = {**_embedded, "epochs": 20, "batch_size": 8, "accumulated_batches": 1}
+    presets: ClassVar = {"embedded": _embedded, "demo": _demo}
     packages = ("torch", "timm")
     fused = "batch norms"
 
