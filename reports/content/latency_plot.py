@@ -82,7 +82,7 @@ def _plot(timings: TimingSelection, title: str, rows: list[TimingRow], *, beside
     settings = {f"{row.setting.backend}, {row.setting.precision}" for row in rows}
     notes = [f"{next(iter(settings))}."] if len(settings) == 1 else []
     if any(point.suspect for point in measured):
-        notes.append("Gray: SUSPECT, for the reasons in the tables.")
+        notes.append("Half filled: SUSPECT, for the reasons in the tables.")
     if published:
         sources = sorted({one.source for one in published_latencies()})
         notes.append(f"Hollow: published, measured by others in float16 ({', '.join(sources)}).")

@@ -149,5 +149,5 @@ def _notes(pairs: Sequence[tuple[Row, TimingRow]], ranks: bool) -> list[str]:
     if mixed:
         notes.append(f"Accuracy and time are of different precisions: {', '.join(mixed)}.")
     if any(timing.verdict.status == "SUSPECT" for _, timing in pairs):
-        notes.append("Gray: SUSPECT times, for the reasons in the tables.")
+        notes.append("Half filled: SUSPECT times, for the reasons in the tables.")
     return notes

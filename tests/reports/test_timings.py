@@ -215,6 +215,15 @@ def test_published_latencies_are_hollow_and_of_the_same_gpu(tmp_path: Path) -> N
     assert hollow == {5, 6, 7, 8, 9}, "those below the line, and no other"
 
 
+def test_a_single_device_has_a_row_per_method(tmp_path: Path) -> None:
+    records = [*three(method="patchcore", gpu=None, reasons=(DRIFT,)), *three(gpu=None)]
+    (plot,) = latency_plots(select_timings([write(tmp_path, *records)])).values()
+    axes = draw(plot).axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["EfficientAD-S", "PatchCore"], "fastest first"
+    fills = {line.get_ydata()[0]: line.get_fillstyle() for line in axes.lines if line.get_marker() != "None"}
+    assert fills == {0: "full", 1: "left"}, "the suspect one is half filled"
+
+
 def test_published_latencies_of_gpus_stand_beside_no_processor(tmp_path: Path) -> None:
     (plot,) = latency_plots(select_timings([write(tmp_path, make_timing(gpu=None))])).values()
     assert [line.published for line in plot.lines] == [False]

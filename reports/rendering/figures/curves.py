@@ -10,12 +10,12 @@ from matplotlib.ticker import FixedLocator
 
 from reports.content.timing_curves import CurvePlot
 from reports.rendering.figures.style import (
-    FAINT,
     GRID,
     INK,
     add_legend,
     add_words,
     context,
+    marked,
     scale_logarithmically,
     symbols,
 )
@@ -34,10 +34,10 @@ def draw_curves(plot: CurvePlot) -> Figure:
         axes = figure.add_axes((0, 0, 1, 1))
         handles = []
         for curve in plot.curves:
-            shape = {**style[curve.label], **({"color": FAINT} if curve.suspect else {})}
+            shape = marked(style[curve.label], 4.5, suspect=curve.suspect)
             places = [place for place, _ in curve.points]
             values = [estimate.value for _, estimate in curve.points]
-            (line,) = axes.plot(places, values, lw=1.2, ms=4.5, mew=0, label=curve.label, **shape)
+            (line,) = axes.plot(places, values, lw=1.2, label=curve.label, **shape)
             handles.append(line)
             for place, estimate in curve.points:
                 if estimate.low is not None and estimate.high is not None and estimate.low > 0:
@@ -58,7 +58,7 @@ def draw_curves(plot: CurvePlot) -> Figure:
         sns.despine(ax=axes)
         notes = plot.notes
         if any(curve.suspect for curve in plot.curves):
-            notes = (*notes, "Gray: SUSPECT, for the reasons in the tables.")
+            notes = (*notes, "Half filled: SUSPECT, for the reasons in the tables.")
         below = add_legend(figure, handles, 0.5)
         add_words(figure, plot.title, notes, below=below)
     return figure

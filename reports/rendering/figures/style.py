@@ -21,7 +21,9 @@ FONT_SIZE = 8.0
 INK = "#222222"
 FAINT = "#8a8a8a"
 GRID = "#e4e4e4"
-_MARKERS = "oDs^vP*X<>"
+_MARKERS = "oDs^vP*X<>pdh8"
+_LARGER = {"*": 1.6, "d": 1.2}
+"""Of the size, what makes these as heavy as the others."""
 _LEGEND_LINE = 0.17
 _RC: Mapping[Any, object] = {
     "font.family": "DejaVu Sans",
@@ -57,10 +59,24 @@ def palette(count: int) -> list[tuple[float, float, float]]:
 
 
 def symbols(labels: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Colour and marker of each of some things that a plot tells apart; those after the ninetieth repeat."""
-    # Gray stands for what is doubtful.
+    """Colour and marker of each of some things that a plot tells apart: 14 markers, 126 pairs, then they repeat."""
+    # Without the gray, which looks like a part of the frame.
     colours = [colour for colour in palette(10) if len({round(part, 2) for part in colour}) > 1]
-    return {label: {"color": colours[index % 9], "marker": _MARKERS[index % 10]} for index, label in enumerate(labels)}
+    return {
+        label: {"color": colours[index % len(colours)], "marker": _MARKERS[index % len(_MARKERS)]}
+        for index, label in enumerate(labels)
+    }
+
+
+def marked(
+    symbol: Mapping[str, Any], size: float = 5.5, *, suspect: bool = False, hollow: bool = False
+) -> dict[str, Any]:
+    """How a point is drawn: filled, half filled if it is suspect, or hollow if others have published it."""
+    shape = {**symbol, "ms": size * _LARGER.get(symbol["marker"], 1)}
+    if not (suspect or hollow):
+        return {**shape, "mew": 0}
+    edge = {**shape, "mec": shape["color"], "mew": 0.7}
+    return {**edge, "mfc": "none"} if hollow else {**edge, "fillstyle": "left", "markerfacecoloralt": "white"}
 
 
 def add_legend(figure: Figure, handles: Sequence[Any], below: float) -> float:

@@ -9,13 +9,13 @@ from matplotlib.figure import Figure
 from reports.content.trade_off import TradeOffPanel, TradeOffPlot
 from reports.content.vocabulary import metric_title
 from reports.rendering.figures.style import (
-    FAINT,
     GRID,
     INK,
     add_legend,
     add_words,
     context,
     entry,
+    marked,
     plain,
     scale_logarithmically,
     symbols,
@@ -41,21 +41,21 @@ def draw_trade_offs(plot: TradeOffPlot) -> Figure:
         panels = figure.subplots(lines, columns, squeeze=False, gridspec_kw={**grid, **gaps}).ravel()
         for axes, panel in zip(panels, plot.panels, strict=True):
             _panel(axes, panel, style)
-        below = add_legend(figure, [entry(label, **style[label]) for label in plot.labels], 0.5)
+        below = add_legend(figure, [entry(label, **marked(style[label], 5)) for label in plot.labels], 0.5)
         add_words(figure, plot.title, plot.notes, below=below)
     return figure
 
 
 def _panel(axes: Axes, panel: TradeOffPanel, style: dict[str, dict[str, Any]]) -> None:
     for point in panel.points:
-        shape = {**style[point.label], **({"color": FAINT} if point.suspect else {})}
+        shape = marked(style[point.label], suspect=point.suspect)
         x, y = point.speed, point.accuracy
         if x.low is not None and x.high is not None and x.low > 0:
             axes.plot([x.low, x.high], [100 * y.value] * 2, color=shape["color"], lw=1)
         if y.low is not None and y.high is not None:
             axes.plot([x.value] * 2, [100 * y.low, 100 * y.high], color=shape["color"], lw=1)
-        edge = {"mec": INK, "mew": 0.9} if point.front else {"mew": 0}
-        axes.plot(x.value, 100 * y.value, linestyle="", ms=5.5, zorder=3, **shape, **edge)
+        edge = {"mec": INK, "mew": 0.9} if point.front else {}
+        axes.plot(x.value, 100 * y.value, linestyle="", zorder=3, **{**shape, **edge})
     front = sorted((point.speed.value, 100 * point.accuracy.value) for point in panel.points if point.front)
     if len(front) > 1:
         # Between two methods of the front nothing is reached but what the slower or the less accurate one does.
