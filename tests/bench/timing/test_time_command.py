@@ -218,8 +218,9 @@ def test_a_command_that_is_told_to_end_ends_the_process_that_times(kept: Path, e
         timing = None
         while timing is None and command.poll() is None:
             time.sleep(0.1)
-            children = psutil.Process(command.pid).children()
-            timing = next((one for one in children if one.cmdline()[-2:] == ["bench.timing.process", "time"]), None)
+            with suppress(psutil.NoSuchProcess):  # a child that ends while it is looked at
+                children = psutil.Process(command.pid).children()
+                timing = next((one for one in children if one.cmdline()[-2:] == ["bench.timing.process", "time"]), None)
         assert timing is not None, "the command ended before it timed anything"
         command.terminate()
         said, _ = command.communicate()
