@@ -1,4 +1,4 @@
-"""The plot of latencies: a line per device, a marker per method; what was published is hollow and below the rest."""
+"""The plot of latencies: a line per device, or per method of a single one; what was published is hollow and below."""
 
 from collections.abc import Sequence
 

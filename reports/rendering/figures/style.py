@@ -71,7 +71,17 @@ def symbols(labels: Sequence[str]) -> dict[str, dict[str, Any]]:
 def marked(
     symbol: Mapping[str, Any], size: float = 5.5, *, suspect: bool = False, hollow: bool = False
 ) -> dict[str, Any]:
-    """How a point is drawn: filled, half filled if it is suspect, or hollow if others have published it."""
+    """How a point is drawn: filled, half filled if it is suspect, or hollow if others have published it.
+
+    Args:
+        symbol: Colour and marker, of :func:`symbols`.
+        size: In points.
+        suspect: Whether its verdict is SUSPECT.
+        hollow: Whether others have published it.
+
+    Returns:
+        Arguments of matplotlib's ``plot``.
+    """
     shape = {**symbol, "ms": size * _LARGER.get(symbol["marker"], 1)}
     if not (suspect or hollow):
         return {**shape, "mew": 0}
