@@ -1,12 +1,14 @@
 """EfficientAD for inference alone: what teacher and student compute alike is computed at once, with the same maps.
 
-Five steps, all exact but for rounding; what the paper's Algorithm 2 reads like stands in :mod:`.networks`:
+Six steps, all exact but for rounding; what the paper's Algorithm 2 reads like stands in :mod:`.networks`:
 
 - The last rows and columns of an image reach no output of unpadded networks, whose poolings drop what is left over.
 - First convolutions read the same image; those after them, being of equal shape, are two groups of one. This is for
   GPUs, which it spares kernels: a CPU takes longer for groups than for one convolution after the other.
 - The normalisation of the teacher's output is part of its last convolution.
 - The difference of teacher and student is one convolution of both, so that it is summed up before it is rounded.
+- Both maps are combined on the feature grid and resized once: normalising and averaging are affine, resizing is linear
+  with weights that sum to 1, so they commute.
 - On a CPU, convolutions of many channels take a quarter of the multiplications (:mod:`.winograd`).
 
 Not merged is the normalisation of images with the first convolution: in half precision that costs accuracy, and the
@@ -106,7 +108,8 @@ class FusedEfficientAd(nn.Module):
         difference, imitation = run_network(self.teacher_and_student, prepared)
         logical = run_network(self.autoencoder, prepared) - imitation
         maps = torch.stack([difference.square().mean(1), logical.square().mean(1)])
-        return combined_map(maps, self.quantiles, self.resize)
+        combined = self.resize(combined_map(maps, self.quantiles))
+        return combined, combined.flatten(1).amax(1)
 
 
 def _take_fewer_multiplications(module: nn.Module) -> None:

@@ -176,27 +176,25 @@ class EfficientAdNetwork(nn.Module):
             float32 maps (B, 256, 256), combined of two of which 90 % of the validation pixels lie below 0 and 99.5 %
             below 0.1, and their maxima (B,).
         """
-        return combined_map(self.feature_maps(self.prepare(images)), self.quantiles, self.resize)
+        combined = combined_map(self.measured_maps(self.prepare(images)), self.quantiles)
+        if self.map_border == "zeros":
+            combined = self.resize(combined)
+        return combined, combined.flatten(1).amax(1)
 
 
-def combined_map(maps: Tensor, quantiles: Tensor, resize: Separable) -> tuple[Tensor, Tensor]:
-    """Normalise both maps, average them, and take the image scores (Algorithm 2, lines 7-11).
+def combined_map(maps: Tensor, quantiles: Tensor) -> Tensor:
+    """Normalise both maps and average them (Algorithm 2, lines 8-10).
 
     Args:
-        maps: Structural and logical, on the feature grid, float32 (2, B, h, w).
+        maps: Structural and logical, float32 (2, B, h, w).
         quantiles: The values that become 0 and 0.1, (2, 2).
-        resize: To the size of the image.
 
     Returns:
-        Maps (B, 256, 256) and their maxima (B,).
+        float32 (B, h, w).
     """
     low = quantiles[:, 0]
     scale = 0.1 / (quantiles[:, 1] - low)
-    # The normalisation is affine and the resizing linear with weights that sum to 1, so they commute; with a
-    # border of zeros it is to come first.
-    combined = 0.5 * ((maps - low.view(2, 1, 1, 1)) * scale.view(2, 1, 1, 1)).sum(0)
-    resized = resize(combined)
-    return resized, resized.flatten(1).amax(1)
+    return 0.5 * ((maps - low.view(2, 1, 1, 1)) * scale.view(2, 1, 1, 1)).sum(0)
 
 
 def _completion(whole: int, missing: int, border: MapBorder) -> Tensor:

@@ -59,7 +59,6 @@ def test_nothing_counted_is_an_error_and_no_zero() -> None:
 @pytest.mark.parametrize(("size", "flops", "parameters"), [("S", 75.895, 8.058), ("M", 235.411, 20.738)])
 def test_efficientad_costs_what_its_paper_says(size: str, flops: float, parameters: float) -> None:
     costs = count_costs(EfficientAdNetwork(size, padding=False).eval(), torch.rand(1, 3, 256, 256))
-    # To the thousandth that differs with where the maps are normalised: before they are resized here.
-    assert costs.flops / 1e9 == pytest.approx(flops, abs=0.001)
+    assert round(costs.flops / 1e9, 3) == flops
     assert round(costs.parameters / 1e6, 3) == parameters
     assert costs.memory_bank == costs.search_flops == 0
