@@ -3,6 +3,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import skimage.data
 import torch
 import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter
@@ -134,6 +135,18 @@ def test_training_is_of_whole_epochs_and_lowers_the_loss():
     losses = [loss for _, loss in detector.losses]
     assert sum(losses[-10:]) < sum(losses[:10])
     assert fitted(scale=0.5).training_steps == 3
+
+
+@pytest.mark.slow
+def test_the_embedded_noise_can_be_told_from_normal_patches():
+    """With a quarter of it, the loss stays at that of an undecided discriminator, 1."""
+    photograph = torch.from_numpy(skimage.data.brick()).expand(3, -1, -1)
+    views = [photograph[:, top : top + 160, left : left + 160] for top in (0, 160, 320) for left in (0, 160, 320)]
+    options = {"image_size": (160, 160), "epochs": 24, "batch_size": 3}
+    detector = SimpleNet(make_config(SimpleNet, "embedded", options))
+    with reproducible(0, CPU):
+        detector.fit(ImageSet(torch.stack(views)), ImageSet(images(1), []), FitContext(0))
+    assert np.mean([loss for _, loss in detector.losses[-5:]]) < 0.85
 
 
 @pytest.mark.slow
