@@ -37,7 +37,7 @@ def costs(name: str) -> Costs:
     held_out = ImageSet(images, [0, 1] if method.uses_validation else [])
     with reproducible(0, torch.device("cpu")):
         detector.fit(ImageSet(images), held_out, FitContext(0, train_scale=1e-9))
-    return count_costs(detector.module(), images[:1])
+    return count_costs(detector.module(), images[:1] / 255)
 
 
 def main() -> None:

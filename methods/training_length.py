@@ -36,6 +36,8 @@ class Epochs:
 
 TrainingLength = int | Epochs
 """Optimiser steps, or epochs; at training scale 1."""
+_ONE_STEP = 1e-6
+"""Passes that come to a single optimiser step, the least there are, over however many images."""
 
 
 def optimiser_steps(length: TrainingLength, images: int) -> int:
@@ -55,7 +57,10 @@ def other_length(own: TrainingLength, paper: TrainingLength, scale: float) -> st
         TypeError: One is in steps and the other in epochs.
     """
     if isinstance(own, Epochs) and isinstance(paper, Epochs):
-        return None if own.count * scale == paper.count else f"{own.count * scale:g} of {paper.count} epochs"
+        passes = own.count * scale
+        if passes == paper.count:
+            return None
+        return f"{passes:g} of {paper.count} epochs" if passes > _ONE_STEP else f"1 step of {paper.count} epochs"
     if isinstance(own, Epochs) or isinstance(paper, Epochs):
         raise TypeError(f"the training length is {paper} by default and {own} here: one method counts one or the other")
     steps = scaled_steps(own, scale)

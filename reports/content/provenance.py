@@ -78,7 +78,8 @@ def _describe_row(variant: Variant, records: list[Record]) -> Description:
     steps = sorted({record.training_steps for record in records if record.training_steps is not None})
     length = f"{variant.train_scale:g}" + (" (the method's own length)" if variant.train_scale == 1 else "")
     if steps:
-        length += f", {steps[0]}" + (f" to {steps[-1]}" if len(steps) > 1 else "") + " optimiser steps"
+        length += f", {steps[0]}" + (f" to {steps[-1]}" if len(steps) > 1 else "")
+        length += " optimiser step" + ("" if steps == [1] else "s")
     items = [
         Item("method", f"{variant.method}; {variant.source}"),
         *([Item("preset", variant.preset)] if variant.preset else []),

@@ -19,6 +19,7 @@ def test_what_a_row_says_of_another_length():
     assert other_length(50, 200, 4) is None
     assert other_length(Epochs(160, 8), Epochs(160, 8), 1) is None
     assert other_length(Epochs(160, 4), Epochs(160, 8), 0.02) == "3.2 of 160 epochs"
+    assert other_length(Epochs(20, 8), Epochs(160, 8), 1e-9) == "1 step of 160 epochs"
     assert other_length(Epochs(80, 8), Epochs(160, 8), 2) is None
 
 
