@@ -38,7 +38,7 @@ def inspect(inspection: Inspection) -> Subject:
         maps = torch.cat([module(image.to(device))[0] for image in images]).cpu().numpy()
     write_atomically(inspection.reference, lambda file: np.savez(file, maps=maps))
     # In floating point, as the paper protocol takes images: scaling these counts too.
-    costs = count_costs(module, reference_images(detector.input_size, torch.float32)[0].to(device))
+    costs = count_costs(module, images[0].to(device) / 255)
     return Subject(
         method=description.method,
         title=description.title,
