@@ -58,9 +58,11 @@ SETUPS: tuple[tuple[Backend, ArtefactPrecision, bool], ...] = (
 
 
 def contiguous(model: Path) -> Run:
-    """The plain module in the memory format that PyTorch takes by itself."""
-    network = load_detector(model).module()
+    """The networks in the memory format and with the convolutions that PyTorch takes by itself."""
+    detector = load_detector(model)
+    network = detector.build_module(detector.config, {}).eval().requires_grad_(False)
     assert isinstance(network, EfficientAdNetwork)
+    network.load_state_dict(detector.module().state_dict())
     nn.utils.convert_conv2d_weight_memory_format(network, torch.contiguous_format)
     network.prepare = lambda images: network.normalise(images).contiguous()  # type: ignore[method-assign]
     return network

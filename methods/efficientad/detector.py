@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field
 from torch import Tensor
@@ -24,6 +24,7 @@ from methods.efficientad.training import (
     measure_normalisation,
     train_network,
 )
+from methods.efficientad.winograd import take_fewer_multiplications
 from methods.errors import MethodError
 from methods.weights.files import WeightIdentity
 
@@ -161,10 +162,22 @@ class EfficientAd(Detector[EfficientAdConfig]):
         load_teacher(network.teacher, self.size, config.teacher, context.weights_dir)
         network.to(context.device)
         self.losses = train_network(network, train, context, self.training_steps, options)
+        take_fewer_multiplications(network)
         levels = config.quantile_a, config.quantile_b
         measure_normalisation(network, validation, context, config.map_normalisation, levels)
         self.implementation = {"training step": step}
         self.fitted = network
+
+    @classmethod
+    def restore(cls, config: EfficientAdConfig, state: Mapping[str, Tensor]) -> Self:
+        """Rebuild it as the fit leaves it: on a CPU, convolutions of many channels are computed by :mod:`.winograd`.
+
+        Raises:
+            MethodError: The state is not that of a detector with these options.
+        """
+        detector = super().restore(config, state)
+        take_fewer_multiplications(detector.module())
+        return detector
 
     def fused_module(self) -> FusedEfficientAd:
         """The fitted networks with what teacher and student compute alike computed at once, see :mod:`.fused`.

@@ -9,7 +9,7 @@ Six steps, all exact but for rounding; what the paper's Algorithm 2 reads like s
 - The difference of teacher and student is one convolution of both, so that it is summed up before it is rounded.
 - Both maps are combined on the feature grid and resized once: normalising and averaging are affine, resizing is linear
   with weights that sum to 1, so they commute.
-- On a CPU, convolutions of many channels take a quarter of the multiplications (:mod:`.winograd`).
+- On a CPU, merged convolutions too take a quarter of the multiplications (:mod:`.winograd`).
 
 Not merged is the normalisation of images with the first convolution: in half precision that costs accuracy, and the
 autoencoder pads normalised images.
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from methods.common.precision import run_network
 from methods.efficientad.networks import EfficientAdNetwork, SeparateStudents, combined_map
 from methods.efficientad.pdn import TEACHER_CHANNELS
-from methods.efficientad.winograd import InferenceConv2d
+from methods.efficientad.winograd import take_fewer_multiplications
 from methods.errors import MethodError
 
 USED = 253
@@ -100,7 +100,7 @@ class FusedEfficientAd(nn.Module):
         self.register_buffer("quantiles", network.quantiles.clone())
         self.eval().requires_grad_(False)
         nn.utils.convert_conv2d_weight_memory_format(self, torch.channels_last)
-        _take_fewer_multiplications(self)
+        take_fewer_multiplications(self)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """As the network's: images (B, 3, 256, 256) to float32 maps (B, 256, 256) and scores (B,)."""
@@ -110,16 +110,6 @@ class FusedEfficientAd(nn.Module):
         maps = torch.stack([difference.square().mean(1), logical.square().mean(1)])
         combined = self.resize(combined_map(maps, self.quantiles))
         return combined, combined.flatten(1).amax(1)
-
-
-def _take_fewer_multiplications(module: nn.Module) -> None:
-    """Let convolutions decide by themselves whether they can."""
-    for name, layer in module.named_children():
-        if isinstance(layer, nn.Conv2d):
-            if (layer.stride, layer.padding, layer.groups) == ((1, 1), (0, 0), 1):
-                setattr(module, name, InferenceConv2d(layer))
-        else:
-            _take_fewer_multiplications(layer)
 
 
 def _alike(teacher: Sequence[nn.Module], student: Sequence[nn.Module]) -> int:

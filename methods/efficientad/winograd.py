@@ -53,7 +53,8 @@ def conv2d(maps: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 class InferenceConv2d(nn.Conv2d):
     """A convolution whose kernels are transformed once; where this module can do nothing, the one it is made of.
 
-    Nor does it where the network is compiled or exported: other runtimes have algorithms of their own.
+    Nor does it where the network is compiled, exported or profiled: other runtimes have algorithms of their own, and
+    operations are counted of what is computed, however it is.
 
     Args:
         layer: With weights that will not change; without padding, stride, groups.
@@ -66,13 +67,30 @@ class InferenceConv2d(nn.Conv2d):
 
     def forward(self, maps: Tensor) -> Tensor:
         """Convolve maps (B, C, H, W) to (B, K, H - r + 1, W - r + 1)."""
-        traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
-        if traced or self.bias is None or not _saves(maps, self.weight):
+        watched = (
+            torch.compiler.is_compiling()
+            or torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
+            or torch.autograd._profiler_enabled()  # type: ignore[attr-defined]
+        )
+        if watched or self.bias is None or not _saves(maps, self.weight):
             return super().forward(maps)
         matrices = transforms(self.kernel_size[0])
         if self._kernels is None:
             self._kernels = _transform_kernels(self.weight, matrices)
         return _convolve(maps, self._kernels, self.bias, matrices)
+
+
+def take_fewer_multiplications(module: nn.Module) -> None:
+    """Replace the convolutions of a fitted network, in place, by such as decide by themselves whether they can save.
+
+    The network keeps its parameters and the keys of its ``state_dict``.
+    """
+    for name, layer in module.named_children():
+        if isinstance(layer, nn.Conv2d):
+            if (layer.stride, layer.padding, layer.groups) == ((1, 1), (0, 0), 1):
+                setattr(module, name, InferenceConv2d(layer))
+        else:
+            take_fewer_multiplications(layer)
 
 
 def _saves(maps: Tensor, weight: Tensor) -> bool:

@@ -12,6 +12,7 @@ from methods.common.seeding import reproducible
 from methods.config import make_config
 from methods.detector import FitContext, ImageSet, Progress
 from methods.efficientad.detector import EfficientAdConfig, EfficientAdM, EfficientAdS
+from methods.efficientad.networks import EfficientAdNetwork
 from methods.errors import MethodError
 
 pytestmark = pytest.mark.slow
@@ -103,6 +104,19 @@ def test_a_saved_detector_gives_the_same_maps_bit_for_bit(plain, tmp_path):
     expected, found = plain.predict(noise(1, seed=9)), restored.predict(noise(1, seed=9))
     assert torch.equal(expected.maps, found.maps)
     assert torch.equal(expected.scores, found.scores)
+
+
+def test_a_fitted_detector_gives_the_maps_of_pytorchs_convolutions(fitted):
+    direct = EfficientAdNetwork("S", padding=False).eval()
+    direct.load_state_dict(fitted.module().state_dict())
+    images = noise(2, seed=9)
+    found = fitted.predict(images)
+    with torch.inference_mode():
+        maps, scores = direct(images)
+    extent = float(maps.max() - maps.min())
+    assert not torch.equal(found.maps, maps), "another algorithm rounds otherwise: this compares nothing"
+    torch.testing.assert_close(found.maps, maps, rtol=0, atol=2e-5 * extent)
+    torch.testing.assert_close(found.scores, scores, rtol=0, atol=2e-5 * extent)
 
 
 def test_the_state_of_another_network_is_refused(plain):

@@ -8,6 +8,7 @@ from bench.errors import DataError
 from bench.timing.counting import count_costs, memory_bank_values
 from methods.common.nearest import nearest_distances, rows
 from methods.common.resampling import Resize
+from methods.efficientad.detector import EfficientAd, EfficientAdConfig, EfficientAdM, EfficientAdS
 from methods.efficientad.networks import EfficientAdNetwork
 
 
@@ -56,9 +57,13 @@ def test_nothing_counted_is_an_error_and_no_zero() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("size", "flops", "parameters"), [("S", 75.895, 8.058), ("M", 235.411, 20.738)])
-def test_efficientad_costs_what_its_paper_says(size: str, flops: float, parameters: float) -> None:
-    costs = count_costs(EfficientAdNetwork(size, padding=False).eval(), torch.rand(1, 3, 256, 256))
+@pytest.mark.parametrize(
+    ("method", "flops", "parameters"), [(EfficientAdS, 75.895, 8.058), (EfficientAdM, 235.411, 20.738)]
+)
+def test_efficientad_costs_what_its_paper_says(method: type[EfficientAd], flops: float, parameters: float) -> None:
+    state = EfficientAdNetwork(method.size, padding=False).state_dict()
+    detector = method.restore(EfficientAdConfig(), state)
+    costs = count_costs(detector.module(), torch.rand(1, 3, 256, 256))
     assert round(costs.flops / 1e9, 3) == flops
     assert round(costs.parameters / 1e6, 3) == parameters
     assert costs.memory_bank == costs.search_flops == 0
