@@ -13,6 +13,7 @@ def start_table(timings: TimingSelection, device: Device) -> Table | None:
     settings, marks, body = setting_texts(rows), Marks(), []
     for row in sorted(rows, key=lambda row: (row.subject.title.casefold(), settings[row.identity], row.setting.batch)):
         starts = [record.sampling for record in row.records]
+        compiling = fmean(start.compile_ms for start in starts)
         rests = row.after_idle
         body.append(
             (
@@ -20,7 +21,7 @@ def start_table(timings: TimingSelection, device: Device) -> Table | None:
                 Field(f"{row.setting.protocol}, {row.setting.mode}, {settings[row.identity]}"),
                 Field(str(row.setting.batch)),
                 Field(milliseconds(fmean(start.load_ms for start in starts))),
-                Field(milliseconds(fmean(start.compile_ms for start in starts))),
+                Field(milliseconds(compiling) if compiling else UNDEFINED),
                 Field(milliseconds(fmean(start.cold_start_ms for start in starts))),
                 Field("; ".join(f"{seconds:g} s: {_passes(passes)}" for seconds, passes in rests.items()) or UNDEFINED),
                 Field(milliseconds(fmean(record.wall.p50 for record in row.records))),

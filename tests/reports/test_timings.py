@@ -313,7 +313,7 @@ def test_a_cold_start_says_what_precedes_a_pass_and_what_a_rest_costs(tmp_path: 
         *("300", "1,200", "900", "30 s: 4.50 (9.00)", "2.23"),
     ]
     (line,) = texts(tables_of([write(tmp_path / "other", *three())])["timing-1-start"])
-    assert line[6] == "–"
+    assert [line[4], line[6]] == ["–", "–"]
 
 
 def test_what_other_code_has_timed_has_a_dagger(tmp_path: Path) -> None:
