@@ -64,6 +64,7 @@ class InferenceConv2d(nn.Conv2d):
         super().__init__(layer.in_channels, layer.out_channels, layer.kernel_size, device="meta")  # type: ignore[arg-type]
         self.weight, self.bias = layer.weight, layer.bias
         self._kernels: Tensor | None = None
+        self.eval()
 
     def forward(self, maps: Tensor) -> Tensor:
         """Convolve maps (B, C, H, W) to (B, K, H - r + 1, W - r + 1)."""
